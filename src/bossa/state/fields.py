@@ -1,0 +1,101 @@
+"""Field factories that make a container check itself.
+
+`array("n", "p")` declares a read-only array with named axes; `check_axes` compares every axis name across the fields of one
+instance, so a container cannot hold arrays that do not belong together. `choice`, `between`, `at_least` check options at the door.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import attrs
+import numpy as np
+
+from ..errors import DataError, OptionError, UnknownOption
+
+
+def _frozen_view(value: Any) -> Any:
+    if value is None:
+        return None
+    view = np.asarray(value).view()
+    view.flags.writeable = False
+    return view
+
+
+def array(*axes: str, optional: bool = False) -> Any:
+    """A read-only array with named axes; `optional`: may be None."""
+    default = None if optional else attrs.NOTHING
+    return attrs.field(default=default, converter=_frozen_view, metadata={"axes": axes})
+
+
+def check_axes(self: Any) -> None:
+    """`__attrs_post_init__` of a container: same axis name, same length."""
+    seen: dict[str, int] = {}
+    for f in attrs.fields(type(self)):
+        axes, value = f.metadata.get("axes"), getattr(self, f.name)
+        if axes is None or value is None:
+            continue
+        where = f"{type(self).__name__}.{f.name}"
+        if value.ndim != len(axes):
+            raise DataError(f"has {value.ndim} axes, not {len(axes)} ({', '.join(axes)}).", where=where)
+        for axis, length in zip(axes, value.shape):
+            if seen.setdefault(axis, length) != length:
+                raise DataError(f"has {length} along {axis!r}, other fields have {seen[axis]}.", where=where)
+
+
+def choice(default: Any, among: Sequence[str]) -> Any:
+    """An option that takes one of the listed words."""
+
+    def check(instance: Any, attribute: attrs.Attribute, value: Any) -> None:
+        if not isinstance(value, str) or value not in among:
+            raise UnknownOption(value, among, where=f"{option_owner(instance)} {attribute.name}={value!r}", kind="value")
+
+    return attrs.field(default=default, validator=check)
+
+
+def option_owner(instance: Any) -> str:
+    """`infer(how='boot')` for the option class of a how, the class name otherwise."""
+    return getattr(type(instance), "owner", type(instance).__name__)
+
+
+def integer(default: int | None, minimum: int, optional: bool = False) -> Any:
+    """An option that takes a whole number of at least `minimum`."""
+
+    def check(instance: Any, attribute: attrs.Attribute, value: Any) -> None:
+        if optional and value is None:
+            return
+        if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < minimum:
+            raise OptionError(
+                f"{attribute.name}={value!r} is not a whole number of at least {minimum}.", where=option_owner(instance)
+            )
+
+    return attrs.field(default=default, validator=check)
+
+
+def flag(default: bool) -> Any:
+    """An option that is True or False."""
+
+    def check(instance: Any, attribute: attrs.Attribute, value: Any) -> None:
+        if not isinstance(value, (bool, np.bool_)):
+            raise OptionError(f"{attribute.name}={value!r} is neither True nor False.", where=option_owner(instance))
+
+    return attrs.field(default=default, validator=check)
+
+
+def conf_level(value: Any) -> float:
+    """0.95, 95 or "95%" → 0.95; anything outside (0, 1) is an error."""
+    number = value
+    if isinstance(value, str):
+        text = value.strip().removesuffix("%")
+        try:
+            number = float(text) / (100 if value.strip().endswith("%") else 1)
+        except ValueError:
+            number = None
+    if isinstance(number, bool) or not isinstance(number, (int, float, np.integer, np.floating)):
+        number = None
+    if number is not None and 1 < number < 100:
+        number = number / 100
+    if number is None or not 0 < number < 1:
+        raise OptionError(f"conf_level={value!r} is not a confidence level.", where="infer()", do="Use 0.95, 95 or '95%'.")
+    return float(number)

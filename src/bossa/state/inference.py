@@ -1,0 +1,88 @@
+"""Uncertainty of K numbers, whatever produced it. Made by one backend, read by report."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from attrs import field, frozen
+
+from .fields import array, check_axes
+
+
+@frozen(kw_only=True, eq=False)
+class InferenceState:
+    """One inference for one target.
+
+    how        "asymp" | "boot" | …
+    level      coverage of the interval
+    se         (K,)    standard errors; None where the how has none
+    statistic  (K,)    with `statistic_name` "t", "z", "F" …
+    df         (K,)    inf for z
+    p_value    (K,)
+    interval   (2, K)  lower row, upper row; ±inf on the open side of a one-sided interval
+    null       (K,)    value tested
+    side       "two-sided" | "less" | "greater"
+    columns    extra columns of the table, by name, (K,) each
+    notes      every choice that changed a number, one sentence each
+    options    resolved options as a dict, for display and replay
+    """
+
+    how: str
+    level: float | None = 0.95
+    se: np.ndarray | None = array("K", optional=True)
+    statistic: np.ndarray | None = array("K", optional=True)
+    statistic_name: str = "t"
+    df: np.ndarray | None = array("K", optional=True)
+    p_value: np.ndarray | None = array("K", optional=True)
+    interval: np.ndarray | None = array("bound", "K", optional=True)
+    null: np.ndarray | None = array("K", optional=True)
+    side: str = "two-sided"
+    columns: dict[str, Any] = field(factory=dict)
+    vcov: np.ndarray | None = array("K", "K2", optional=True)
+    notes: tuple[str, ...] = ()
+    options: dict[str, Any] = field(factory=dict)
+    extra: Any = None  # ResamplesState, CVState, ProfileState, Posterior
+
+    __attrs_post_init__ = check_axes
+
+
+@frozen(kw_only=True, eq=False)
+class JointTestState:
+    """One test per term (or one of all rows): frame of term, df1, df2, statistic, p_value."""
+
+    frame: Any
+    kind: str
+    statistic_name: str
+    notes: tuple[str, ...] = ()
+
+
+@frozen(kw_only=True, eq=False)
+class EffectsState:
+    """An explored question: the query as asked, its Target, its estimate (K,)."""
+
+    query: str
+    target: Any
+    estimate: np.ndarray = array("K")
+
+
+@frozen(kw_only=True, eq=False)
+class PredictionState:
+    """Predictions for new rows: the rows, their Target, the fitted values (n_new,)."""
+
+    newdata: Any
+    target: Any
+    fitted: np.ndarray = array("K")
+    type: str = "response"
+    varying: str = "include"
+    notes: tuple[str, ...] = ()
+
+
+@frozen(kw_only=True, eq=False)
+class SimulationState:
+    """Simulated responses (n, nsim)."""
+
+    rows: Any
+    values: np.ndarray = array("n", "nsim")
+    seed: Any = None
+    notes: tuple[str, ...] = ()
