@@ -1,0 +1,396 @@
+"""`model()` and the one object a user holds: an immutable `Model` whose verbs return new Models.
+
+Wiring only: every verb hands states to the layer that knows (design, estimate, explore, infer) and every property asks `report` for a
+frame. `_then` is the only place that knows what becomes stale when a stage changes.
+"""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any
+
+import polars as pl
+from attrs import evolve, frozen
+
+from .design.data import as_frame
+from .design.encode import encode
+from .design.formula import make_spec, resolve, update_formula
+from .errors import DataError, DataWarning, NotFitted, NotYet, OptionError, Refused, UnknownOption
+from .estimate import registry
+from .explore import diagnose, effects, hypothesis, predict, simulate
+from .infer import infer
+from .infer.joint import joint_hypothesis
+from .kernels.family import resolve_family
+from .kernels.link import resolve_link
+from .report import equation, explain, html, summary, table, text
+from .state.design import FitOptions, Problem
+from .state.fit import FitState
+from .state.inference import EffectsState, InferenceState, JointTestState, PredictionState, SimulationState
+from .state.spec import Spec
+from .state.target import Target
+
+Focus = EffectsState | PredictionState | SimulationState
+
+
+def model(
+    formula: str,
+    data: Any = None,
+    *,
+    family: Any = "gaussian",
+    link: Any = None,
+    weights: str | None = None,
+    freq_weights: str | None = None,
+    offset: str | None = None,
+    contrasts: dict | None = None,
+    levels: dict | None = None,
+    method: str | None = None,
+    missing: str = "drop",
+    prior: Any = None,
+    env: dict | None = None,
+) -> Model:
+    """A model of `data` by an R / lme4 formula; `.fit()` estimates it.
+
+    formula       "y ~ x * g + (1 | subject)"; data, never code to evaluate
+    data          polars, pandas, pyarrow or any Narwhals frame, or a dict of columns; never changed
+    family, link  names in R's or Python's spelling, or Family / Link objects; link None: the family's usual one
+    weights       column of prior weights (binomial proportion: trials);  freq_weights: column of counts;  offset: column
+    contrasts     {"g": "treatment" | "sum" | "helmert" | "poly" | "sequential" | array (levels, columns)}
+    levels        {"g": ["b", "a"]}: order, the first is the reference
+    method        "ols" (LM), "reml" | "ml" (LMM), "ml" (GLM, GLMM); None: the first of these that applies
+    missing       "drop": rows with a missing value in any column used are left out, and said; "error": refused
+    env           {"name": function or value} that the formula may use
+
+    >>> from bossa import model, load_dataset
+    >>> model("mpg ~ wt", load_dataset("mtcars")).fit().params.columns
+    ['term', 'estimate']
+    """
+    spec = make_spec(
+        formula,
+        weights=weights,
+        freq_weights=freq_weights,
+        offset=offset,
+        contrasts=contrasts,
+        levels=levels,
+        missing=missing,
+        env=env,
+    )
+    family = resolve_family(family)
+    link = resolve_link(family.canonical if link is None else link)
+    if prior is not None:
+        raise NotYet("prior= is not built yet.", where="model()", do="Fit without it.")
+    spec = evolve(spec, family=family, link=link, method=_method(method, spec, family, link))
+    if data is None:
+        return Model(spec=spec)
+    frame = as_frame(data)
+    return Model(spec=resolve(spec, frame), data=frame)
+
+
+def _method(method: str | None, spec: Spec, family: Any, link: Any) -> str:
+    """The estimation method that the model kind takes, checked."""
+    gaussian = family.name == "gaussian" and link.name == "identity"
+    allowed = (("reml", "ml") if spec.bars else ("ols",)) if gaussian else ("ml",)
+    if method is None:
+        return allowed[0]
+    if not isinstance(method, str) or method.lower() not in allowed:
+        kind = "a linear" if gaussian else "a generalized linear"
+        raise UnknownOption(method, allowed, where=f"{kind} {'mixed ' if spec.bars else ''}model", kind="method")
+    return method.lower()
+
+
+@frozen(kw_only=True, eq=False, repr=False)
+class Model:
+    """A model, its fit, and the last question asked of it. Verbs return new Models; nothing changes in place."""
+
+    spec: Spec
+    data: pl.DataFrame | None = None
+    problem: Problem | None = None
+    fit_state: FitState | None = None
+    inference: InferenceState | None = None
+    joint: JointTestState | None = None
+    focus: Focus | None = None
+    focus_inference: InferenceState | JointTestState | None = None
+
+    # ---------------------------------------------------------------- stages
+    def _then(self, **new: Any) -> Model:
+        """The next value of the model: what depends on a changed stage is dropped, what was given is kept."""
+        stale: dict[str, Any] = {}
+        if "spec" in new or "data" in new:
+            stale |= {"problem": None, "fit_state": None}
+        if stale or "fit_state" in new:
+            stale |= {"inference": None, "joint": None, "focus": None}
+        if "focus" in (stale | new):
+            stale |= {"focus_inference": None}
+        return evolve(self, **(stale | new))
+
+    def _fitted(self, asked: str) -> tuple[Problem, FitState]:
+        if self.problem is None or self.fit_state is None:
+            raise NotFitted(
+                f"this model is not fitted yet, so it has no {asked}.",
+                where=f"model({self.spec.formula!r})",
+                do="Verbs return new models: write m = m.fit() and ask that.",
+            )
+        return self.problem, self.fit_state
+
+    def _focus(self, kind: type, asked: str, verb: str) -> Any:
+        self._fitted(asked)
+        if not isinstance(self.focus, kind):
+            raise NotFitted(f"there are no {asked} yet.", where=f"model({self.spec.formula!r})", do=f"Write m = m.{verb} and ask that.")
+        return self.focus
+
+    @property
+    def design(self):
+        """The `Design` of the fitted model."""
+        return self._fitted("design")[0].design
+
+    @property
+    def encoder(self):
+        """The `Encoder` that turns new rows into the same columns."""
+        return self._fitted("encoder")[0].encoder
+
+    # ---------------------------------------------------------------- verbs
+    def fit(
+        self,
+        *,
+        method: str | None = None,
+        nagq: int | None = None,
+        optimizer: str | None = None,
+        max_iter: int | None = None,
+        tol: float | None = None,
+        start: Any = None,
+    ) -> Model:
+        """Estimate the coefficients.
+
+        method     as in model();  nagq 0 fast, 1 Laplace, > 1 adaptive Gauss–Hermite (mixed models)
+        max_iter, tol, start   of the search; None: the estimator's own
+        raises     DataError for data the model cannot be fitted to
+        """
+        if self.data is None:
+            raise DataError("there are no data to fit to.", where=f"model({self.spec.formula!r})", do="Give model(formula, data).")
+        spec = self.spec if method is None else evolve(self.spec, method=_method(method, self.spec, self.spec.family, self.spec.link))
+        encoder, design, used = encode(spec, self.data)
+        options = FitOptions(nagq=nagq, optimizer=optimizer, max_iter=max_iter, tol=tol, start=start)
+        problem = Problem(
+            design=design,
+            spec=spec,
+            family=spec.family,
+            link=spec.link,
+            method=spec.method,
+            encoder=encoder,
+            data=used,
+            prior=spec.prior,
+            options=options,
+        )
+        problem, fit = registry.fit(problem)
+        return self._then(spec=spec, problem=problem, fit_state=fit)
+
+    def infer(self, how: str = "asymp", **options: Any) -> Model:
+        """How uncertain is what was asked last: the parameters, or the effects, predictions or simulations of this value.
+
+        how      "asymp" | "boot" | "perm" | "cv" | "profile" | "joint" | "posterior" | "assim"
+        options  conf_level=0.95, null=None, alternative="two-sided" and those of the how; an unknown one is an error with the nearest name
+        """
+        problem, fit = self._fitted("inference")
+        if self.focus is None:
+            result = infer(problem, fit, self._params_target(), how, options)
+            return self._then(joint=result) if isinstance(result, JointTestState) else self._then(inference=result)
+        if isinstance(self.focus, SimulationState):
+            return self._then(focus=self.focus, focus_inference=simulate.summarise(self.focus, how, options))
+        return self._then(focus_inference=infer(problem, fit, self.focus.target, how, options))
+
+    def explore(
+        self,
+        query: str,
+        *,
+        at: dict | None = None,
+        by: Any = None,
+        average: str | None = None,
+        weights: str = "equal",
+        scale: str = "auto",
+        compare: str = "difference",
+        varying: str = "exclude",
+        inverse_transforms: bool = True,
+    ) -> Model:
+        """Ask the fit for marginal means, slopes or contrasts: "g", "pairwise(g) ~ h", "slope(x) ~ g", "x@[1, 2]:g" …
+
+        at        {"x": [1, 2]}: values held;  by: column(s) within which to answer
+        average   "grid" (balanced reference grid) | "observed" (over the rows);  weights of the grid's cells
+        scale     "auto" | "link" | "response";  compare: "difference" | "ratio" | "odds_ratio" | "lift"
+        """
+        problem, fit = self._fitted("effects")
+        state = effects.explore(
+            problem,
+            fit,
+            query,
+            at=at,
+            by=by,
+            average=average,
+            weights=weights,
+            scale=scale,
+            compare=compare,
+            varying=varying,
+            inverse_transforms=inverse_transforms,
+        )
+        return self._then(focus=state)
+
+    def predict(
+        self, newdata: Any = None, *, type: str = "response", varying: str = "include", new_levels: str = "error", n_points: int = 50
+    ) -> Model:
+        """Predicted values for the rows of `newdata` (None: the data), or for a query such as "wt ~ cyl@[4, 6]"."""
+        problem, fit = self._fitted("predictions")
+        rows = self.data if newdata is None else newdata if isinstance(newdata, str) else as_frame(newdata)
+        state = predict.predict(problem, fit, rows, type=type, varying=varying, new_levels=new_levels, n_points=n_points)
+        return self._then(focus=state)
+
+    def simulate(self, nsim: int = 1, *, seed: Any = None, varying: str = "fitted") -> Model:
+        """`nsim` new responses from the fitted model, one column each in `.simulations`."""
+        problem, fit = self._fitted("simulations")
+        return self._then(focus=simulate.simulate(problem, fit, nsim, seed=seed, varying=varying))
+
+    def update(self, formula: str) -> Model:
+        """A new, unfitted model by an edited formula: `m.update(". ~ . - x")`."""
+        changed = make_spec(
+            update_formula(self.spec.formula, formula),
+            weights=self.spec.weights,
+            freq_weights=self.spec.freq_weights,
+            offset=self.spec.offset,
+            contrasts=dict(self.spec.contrasts),
+            levels=dict(self.spec.levels),
+            missing=self.spec.missing,
+            env=dict(self.spec.env),
+        )
+        changed = evolve(changed, family=self.spec.family, link=self.spec.link)
+        changed = evolve(changed, method=_method(None, changed, changed.family, changed.link))
+        return self._then(spec=changed if self.data is None else resolve(changed, self.data))
+
+    def test(self, *hypotheses: str, errors: str = "iid", cluster: str | None = None) -> pl.DataFrame:
+        """A joint test of linear hypotheses in words: m.test("x1 - x2 = 0", "x3 = 1"). One row: df1, df2, statistic, p_value."""
+        problem, fit = self._fitted("tests")
+        L, null = hypothesis.parse_hypotheses(hypotheses, problem.design.names)
+        return joint_hypothesis(problem, fit, L, null, errors=errors, cluster=cluster).frame
+
+    def _params_target(self) -> Target:
+        return Target(labels=pl.DataFrame({"term": list(self.design.names)}), kind="params")
+
+    # ---------------------------------------------------------------- results
+    @property
+    def params(self) -> pl.DataFrame:
+        """term, estimate, and the columns of the last `.infer()` of the parameters."""
+        self._fitted("params")
+        return table.params_frame(self)
+
+    @property
+    def effects(self) -> pl.DataFrame:
+        """What `.explore()` asked for, or the tests of `.infer(how="joint")`."""
+        if self.focus is None and self.joint is not None:
+            return self.joint.frame
+        self._focus(EffectsState, "effects", 'explore("…")')
+        return table.effects_frame(self)
+
+    @property
+    def predictions(self) -> pl.DataFrame:
+        """The rows asked for, `fitted`, and the columns of `.infer()`."""
+        self._focus(PredictionState, "predictions", "predict()")
+        return table.predictions_frame(self)
+
+    @property
+    def simulations(self) -> pl.DataFrame:
+        """sim_1, sim_2, …; after `.infer()`: mean, sd and quantiles of each row."""
+        self._focus(SimulationState, "simulations", "simulate()")
+        return table.simulations_frame(self)
+
+    @property
+    def diagnostics(self) -> pl.DataFrame:
+        """One row: n, df, sigma, deviance, log-likelihood, AIC, BIC, R² …"""
+        return table.diagnostics_frame(self, diagnose.diagnostics(*self._fitted("diagnostics")))
+
+    @property
+    def vcov(self) -> pl.DataFrame:
+        """Covariance of the coefficients: by the last `.infer(errors=…)` of the parameters, else the model's own."""
+        self._fitted("vcov")
+        return table.vcov_frame(self)
+
+    @property
+    def convergence(self):
+        """How the search ended: status, one sentence, what to do."""
+        return table.convergence(self._fitted("convergence")[1].outcome)
+
+    @property
+    def designmat(self) -> pl.DataFrame:
+        """The design matrix by column name."""
+        self._fitted("designmat")
+        return table.designmat_frame(self)
+
+    @property
+    def metadata(self) -> pl.DataFrame:
+        """Which rows of the data were used, and why the others were not."""
+        self._fitted("metadata")
+        return table.metadata_frame(self)
+
+    @property
+    def varying_offsets(self) -> pl.DataFrame:
+        """Random effects: group, level, term, estimate, se."""
+        return table.varying_frame(self, "offsets", *self._fitted("varying_offsets"))
+
+    @property
+    def varying_params(self) -> pl.DataFrame:
+        """Each group's own coefficients: fixed part plus random effect."""
+        return table.varying_frame(self, "params", *self._fitted("varying_params"))
+
+    @property
+    def varying_spread(self) -> pl.DataFrame:
+        """Variances, standard deviations and correlations of the random effects, and the residual row."""
+        return table.varying_frame(self, "spread", *self._fitted("varying_spread"))
+
+    @property
+    def posterior(self):
+        raise NotYet("posteriors are not built yet.", where=".posterior", do="Use .vcov and .params.")
+
+    @property
+    def resamples(self) -> pl.DataFrame:
+        raise NotYet("resampling is not built yet.", where=".resamples", do="Use .infer() and its errors= options.")
+
+    # ---------------------------------------------------------------- reading
+    def tidy(self) -> pl.DataFrame:
+        """`.params` (or `.effects`) under broom's names."""
+        self._fitted("tidy()")
+        return table.tidy(self)
+
+    def glance(self) -> pl.DataFrame:
+        """`.diagnostics` under broom's names."""
+        return table.glance(self, diagnose.diagnostics(*self._fitted("glance()")))
+
+    def augment(self, new: Any = None) -> pl.DataFrame:
+        """Every row of the data with fitted value, residual, leverage …; rows not used have nulls. `new`: other rows, fitted only."""
+        problem, fit = self._fitted("augment()")
+        if new is None:
+            return table.augment(self, diagnose.casewise(problem, fit))
+        return table.augment_new(self.predict(new))
+
+    def vif(self) -> pl.DataFrame:
+        """Variance inflation: GVIF per term."""
+        return table.vif_frame(diagnose.vif(*self._fitted("vif()")))
+
+    def jointtest(self, **options: Any) -> pl.DataFrame:
+        """One test per term: type=1, 2 or 3 (default), test="wald" or "lr", any errors=."""
+        if not options and self.joint is not None:
+            return self.joint.frame
+        return self._then(focus=None).infer(how="joint", **options).effects
+
+    def summary(self):
+        """R-like text of the fit."""
+        return summary.summary(self, diagnose.diagnostics(*self._fitted("summary()")), diagnose.casewise_residuals(*self._fitted("summary()")))
+
+    def equation(self, *, numbers: bool = False):
+        """The model as LaTeX, with symbols or with the estimates."""
+        return equation.equation(self, numbers=numbers)
+
+    def explain(self):
+        """The worked steps of the last result."""
+        self._fitted("explain()")
+        return explain.explain(self)
+
+    def __repr__(self) -> str:
+        return text.text(self)
+
+    def _repr_html_(self) -> str:
+        return html.html(self)
