@@ -1,0 +1,228 @@
+"""Least squares, rank and symmetric solves: given columns and weights, which coefficients, and how well determined?
+
+All functions take X (n, p), optional weights w (n,) (None: all 1) and pass over the rows in blocks: no n × n array, no second copy
+of X. The factor handed on is one upper triangular R (p, p) in X's own column order and units,
+
+    RᵀR = Xᵀ W X,        (XᵀWX)⁻¹ = R⁻¹R⁻ᵀ,        leverage of row i = w_i ‖x_i R⁻¹‖²
+
+Unpivoted Householder QR and Cholesky are invariant to the scale of the columns, so columns are scaled to unit length only where a
+tolerance is applied to them.
+
+Source: Golub & Van Loan (2013) §5.2–5.3; Demmel, Grigori, Hoemmen & Langou (2012) for QR by row blocks; Björck (1987) for the
+corrected semi-normal equations.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+from attrs import frozen
+
+from ..types import Bools, Floats
+
+RANK_TOL = 1e-11  # what must be left of a unit column after the earlier ones (NIST's Filip has 2e-10)
+GRAM_ROWS = 5_000  # from here on the Gram matrix is tried first
+GRAM_CONDITION = 1e3  # its inverse then carries at least ten digits: eps × condition²
+
+
+@frozen(eq=False)
+class LeastSquares:
+    """coef (r,) and R (r, r) of the r columns kept; kept (p,) bool."""
+
+    coef: Floats
+    R: Floats
+    kept: Bools
+
+
+def row_blocks(n: int, p: int) -> Iterator[slice]:
+    """Slices over n rows whose (rows, p) block stays in cache (about half a MB)."""
+    size = max(512, 65_536 // max(p, 1))
+    for start in range(0, n, size):
+        yield slice(start, min(start + size, n))
+
+
+def weighted_gram(X: Floats, weights: Floats | None = None, y: Floats | None = None) -> tuple[Floats, Floats | None]:
+    """Cross-products XᵀWX and XᵀWy.
+
+    X        (n, p)
+    weights  (n,)  non-negative, None: all 1
+    y        (n,)  None: only the Gram matrix is wanted
+    returns  (p, p), (p,) or None
+    """
+    if weights is None:
+        return X.T @ X, None if y is None else X.T @ y
+    n, p = X.shape
+    root = np.sqrt(weights)
+    G = np.zeros((p, p))
+    for rows in row_blocks(n, p):
+        block = X[rows] * root[rows, None]
+        G += block.T @ block
+    return G, None if y is None else X.T @ (weights * y)
+
+
+def triangular(X: Floats, weights: Floats | None = None, y: Floats | None = None) -> Floats:
+    """Upper triangular factor of √W [X y], by Householder QR of row blocks whose factors are stacked and factored again.
+
+    X        (n, p)
+    returns  (min(n, p + 1), p + 1), or (min(n, p), p) without y
+
+    Source: Demmel et al. (2012) §2 (sequential TSQR).
+    """
+    n, p = X.shape
+    root = None if weights is None else np.sqrt(weights)
+    R = np.empty((0, p + (y is not None)))
+    for rows in row_blocks(n, p):
+        block = X[rows] if y is None else np.column_stack((X[rows], y[rows]))
+        if root is not None:
+            block = block * root[rows, None]
+        R = np.linalg.qr(np.concatenate((R, block)) if R.size else block, mode="r")
+    return R
+
+
+def lengths(columns: Floats) -> Floats:
+    """Euclidean length of each column, 1 for a column of zeros."""
+    size = np.sqrt(np.einsum("ij,ij->j", columns, columns))
+    return np.where(size > 0, size, 1.0)
+
+
+def independent_of_earlier(columns: Floats, tol: float = RANK_TOL) -> Bools:
+    """Which columns keep more than `tol` of their length after projection off the earlier kept ones.
+
+    columns  (m, p)
+    returns  (p,)  R's pivot rule: of a dependent set the later columns are dropped
+
+    Source: Gram–Schmidt with one re-orthogonalisation (Giraud, Langou & Rozložník 2005).
+    """
+    m, p = columns.shape
+    unit = columns / lengths(columns)
+    basis = np.zeros((m, min(m, p)), order="F")
+    kept = np.zeros(p, dtype=bool)
+    k = 0
+    for j in range(p):
+        left = unit[:, j]
+        for _ in range(2):
+            left = left - basis[:, :k] @ (basis[:, :k].T @ left)
+        size = np.sqrt(left @ left)
+        if k < m and size > tol:
+            basis[:, k] = left / size
+            kept[j] = True
+            k += 1
+    return kept
+
+
+def well_conditioned_factor(G: Floats) -> Floats | None:
+    """R with RᵀR = G by Cholesky, or None where the unit-scaled G is not clearly well conditioned.
+
+    The condition number is bounded by √p ‖R⁻¹‖_F of the scaled factor.
+    """
+    diagonal = np.diag(G)
+    if not (diagonal > 0).all():
+        return None
+    scale = np.sqrt(diagonal)
+    try:
+        R = np.linalg.cholesky(G / np.outer(scale, scale)).T
+    except np.linalg.LinAlgError:
+        return None
+    if np.sqrt(len(G)) * np.linalg.norm(np.linalg.inv(R)) > GRAM_CONDITION:
+        return None
+    return R * scale
+
+
+def independent_columns(X: Floats, weights: Floats | None = None, tol: float = RANK_TOL) -> Bools:
+    """Which columns of √W X are not (nearly) combinations of earlier ones: R's rule, on columns of unit length.
+
+    X        (n, p)
+    returns  (p,)  bool
+    """
+    n, p = X.shape
+    if n >= GRAM_ROWS and well_conditioned_factor(weighted_gram(X, weights)[0]) is not None:
+        return np.ones(p, dtype=bool)
+    R = triangular(X, weights)
+    if len(R) == p and (np.abs(np.diag(R)) > tol * lengths(R)).all():
+        return np.ones(p, dtype=bool)
+    return independent_of_earlier(R, tol)
+
+
+def lstsq(X: Floats, y: Floats, weights: Floats | None = None, tol: float = RANK_TOL) -> LeastSquares:
+    """argmin Σ w_i (y_i − x_iᵀβ)² over the columns that rank allows.
+
+    Many rows and a clearly well-conditioned X: Cholesky of the Gram matrix. Else Householder QR. Both end with one step of the
+    corrected semi-normal equations, RᵀR δ = XᵀW(y − Xβ).
+
+    X        (n, p)
+    y        (n,)
+    weights  (n,)  positive, None: all 1
+    returns  LeastSquares: coef (r,), R (r, r), kept (p,)
+
+    Source: Björck (1987) §3.
+    """
+    n, p = X.shape
+    kept = np.ones(p, dtype=bool)
+    R, coef = None, np.zeros(p)
+    if n >= GRAM_ROWS:
+        G, c = weighted_gram(X, weights, y)
+        R = well_conditioned_factor(G)
+        if R is not None:
+            coef = solve_factored(R, c)
+    if R is None:
+        full = triangular(X, weights, y)
+        R, Qy = full[:p, :p], full[:p, p]
+        if len(R) < p or (np.abs(np.diag(R)) <= tol * lengths(R)).any():
+            kept = independent_of_earlier(full[:, :p], tol)
+            rank = int(kept.sum())
+            small = np.linalg.qr(np.column_stack((full[:, :p][:, kept], full[:, p])), mode="r")
+            R, Qy, X = small[:rank, :rank], small[:rank, rank], X[:, kept]
+        coef = np.linalg.solve(R, Qy)
+    residual = y - X @ coef
+    coef = coef + solve_factored(R, X.T @ (residual if weights is None else weights * residual))
+    return LeastSquares(coef, R, kept)
+
+
+def solve_factored(R: Floats, b: Floats) -> Floats:
+    """Solution of RᵀR x = b.   R (p, p) upper triangular, b (p,) or (p, m).
+
+    By R⁻¹: LU with pivoting leaves an upper triangle alone, but would reorder the rows of Rᵀ and mix their units.
+    """
+    inverse = np.linalg.inv(R)
+    return inverse @ (inverse.T @ b)
+
+
+def inverse_factored(R: Floats) -> Floats:
+    """(RᵀR)⁻¹ (p, p), symmetric to the last bit."""
+    inverse = np.linalg.inv(R)
+    return inverse @ inverse.T
+
+
+def cholesky_factor(A: Floats) -> Floats:
+    """R upper triangular with RᵀR = A, through the unit-diagonal scaling of A; LinAlgError where A is not positive definite."""
+    scale = np.sqrt(np.diag(A))
+    return np.linalg.cholesky(A / np.outer(scale, scale)).T * scale
+
+
+def solve_spd(A: Floats, b: Floats) -> Floats:
+    """A⁻¹b for symmetric positive definite A (p, p), b (p,) or (p, m); LinAlgError where A is not."""
+    return solve_factored(cholesky_factor(A), b)
+
+
+def inverse_spd(A: Floats) -> Floats:
+    """A⁻¹ for symmetric positive definite A (p, p); LinAlgError where A is not."""
+    return inverse_factored(cholesky_factor(A))
+
+
+def leverage(X: Floats, R: Floats, weights: Floats | None = None) -> Floats:
+    """Diagonal of W^½X(XᵀWX)⁻¹XᵀW^½ without forming it.
+
+    X        (n, p)
+    R        (p, p)  factor of XᵀWX
+    weights  (n,)    the weights in R, None: all 1
+    returns  (n,)    in [0, 1], sums to p
+    """
+    inverse = np.linalg.inv(R)
+    h = np.empty(len(X))
+    for rows in row_blocks(*X.shape):
+        block = X[rows] @ inverse
+        h[rows] = np.einsum("ij,ij->i", block, block)
+    if weights is not None:
+        h *= weights
+    return np.minimum(h, 1.0)
