@@ -1,0 +1,26 @@
+"""What every test may use: the repository's folders, and one BLAS thread so that times and last digits do not depend on the machine."""
+
+from __future__ import annotations
+
+import os
+
+for name in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS"):
+    os.environ.setdefault(name, "1")
+
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(scope="session")
+def root() -> Path:
+    """The repository."""
+    return ROOT
+
+
+@pytest.fixture(scope="session")
+def golden() -> Path:
+    """The golden numbers kept here: data/, cases/ in the corpus format."""
+    return ROOT / "tests" / "golden"
