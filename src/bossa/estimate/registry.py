@@ -1,0 +1,79 @@
+"""Which estimator fits a problem, and the fit itself.
+
+An estimator is one function `fit(problem) -> FitState`, registered by
+
+    @estimator("lm", accepts=predicate)
+
+Modules are imported in the order of MODULES until one accepts, so a linear model never loads the others. `many(problem, plan)` refits a
+whole plan of replicates at once, where an estimator has a faster way than one by one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from importlib import import_module
+from typing import Any
+
+from attrs import evolve, frozen
+
+from ..errors import NotYet
+from ..state.design import Problem
+from ..state.fit import FitState
+
+MODULES = ("lm", "glm")
+
+
+@frozen
+class Estimator:
+    """A registered way of fitting: `accepts(problem)` says which problems are its own."""
+
+    name: str
+    fit: Callable[[Problem], FitState]
+    accepts: Callable[[Problem], bool]
+    many: Callable[..., Any] | None = None
+
+
+ESTIMATORS: dict[str, Estimator] = {}
+
+
+def estimator(name: str, *, accepts: Callable[[Problem], bool], many: Callable[..., Any] | None = None) -> Callable:
+    """Register the decorated `fit(problem) -> FitState` under `name`."""
+
+    def register(fit: Callable[[Problem], FitState]) -> Callable[[Problem], FitState]:
+        ESTIMATORS[name] = Estimator(name, fit, accepts, many)
+        return fit
+
+    return register
+
+
+def _estimators() -> Iterator[Estimator]:
+    """Those already registered first; then the modules not yet imported."""
+    seen: set[str] = set()
+    for module in (None, *MODULES):
+        if module is not None:
+            import_module(f"{__package__}.{module}")
+        for name in [n for n in ESTIMATORS if n not in seen]:
+            seen.add(name)
+            yield ESTIMATORS[name]
+
+
+def choose(problem: Problem) -> Estimator:
+    """The estimator that accepts the problem; NotYet, by name, where none does."""
+    for candidate in _estimators():
+        if candidate.accepts(problem):
+            return candidate
+    where = f"model({problem.spec.formula!r})"
+    if problem.design.random is not None:
+        terms = ", ".join(f"(… | {t.factor})" for t in problem.design.random.terms)
+        raise NotYet(
+            f"models with random effects are not built yet: {terms}.",
+            where=where,
+            do="Leave the bars out, with the group as a factor or errors='cluster'.",
+        )
+    raise NotYet(f"family {problem.family.name!r} with link {problem.link.name!r} is not built yet.", where=where)
+
+
+def fit(problem: Problem) -> tuple[Problem, FitState]:
+    """Fit, and the problem with only the columns that rank allows."""
+    state = choose(problem).fit(problem)
+    return evolve(problem, design=problem.design.keep(state.kept)), state
