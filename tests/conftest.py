@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import os
-
-for name in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS"):
-    os.environ.setdefault(name, "1")
-
 from pathlib import Path
 
 import pytest
+
+for name in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS"):
+    os.environ.setdefault(name, "1")  # before the first import of numpy
 
 ROOT = Path(__file__).resolve().parent.parent
 
