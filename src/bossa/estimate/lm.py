@@ -31,9 +31,8 @@ def fit_lm(problem: Problem) -> FitState:
     y = design.y if design.offset is None else design.y - design.offset
     solution = lstsq(design.X, y, W)
     rank = len(solution.coef)
-    X = design.X if rank == design.X.shape[1] else design.X[:, solution.kept]
-    fitted = X @ solution.coef
-    rss = sum_of_squares(y - fitted, W)
+    fitted = y - solution.residual
+    rss = sum_of_squares(solution.residual, W)
     df_resid = design.n_obs - rank
     variance = rss / df_resid if df_resid > 0 else math.nan
     eta = fitted if design.offset is None else fitted + design.offset
@@ -96,10 +95,10 @@ def _outcome(design: Design, fitted: np.ndarray, variance: float, null: float) -
             advice="Use fewer terms or more rows; estimates have no standard errors.",
         )
     if variance <= 1e-30 * sum_of_squares(fitted, design.total_weights) / design.n:
-        constant = np.ptp(design.y) == 0
+        what = "The response is constant" if np.ptp(design.y) == 0 else "Every point is hit up to rounding"
         return Outcome(
             status="suspect",
-            message=("The response is constant: " if constant else "") + "the fit is perfect up to rounding, so σ and all tests are rounding error.",
+            message=f"{what}: σ and all tests are rounding error.",
             advice="Check that the response is not computed from the predictors.",
         )
     return Outcome()
