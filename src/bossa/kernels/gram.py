@@ -1,0 +1,149 @@
+"""Many weighted least-squares problems on one X at once: the arithmetic of every resampling of LM and GLM.
+
+Shared convention: X (n, p); one row of W or Y (b, n) per replicate; a result has one row per replicate and a code,
+
+    0 fine    1 rank deficient in this replicate    2 not converged    3 left the family's range
+
+b Gram matrices come from one matrix product of the weights with the columns x_j x_k (j ≤ k), formed block of rows by block of rows.
+
+Source: weights as a vector of counts, Davison & Hinkley (1997) §2.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ..types import Array, Floats, Ints
+
+FINE, RANK, NOT_CONVERGED, OUT_OF_RANGE = 0, 1, 2, 3
+CONDITION = 1e7  # of the unit-scaled Gram matrix' factor: beyond it a replicate counts as rank deficient
+CELLS = 262_144  # numbers in one block of outer products (2 MB)
+
+
+def row_blocks(n: int, columns: int) -> list[slice]:
+    size = max(64, CELLS // max(columns, 1))
+    return [slice(i, min(i + size, n)) for i in range(0, n, size)]
+
+
+def grams(X: Floats, W: Floats, Y: Floats) -> tuple[Floats, Floats]:
+    """XᵀW_bX and XᵀW_by_b for every replicate.
+
+    X        (n, p)
+    W        (b, n)
+    Y        (n,) common to all, or (b, n)
+    returns  (b, p, p), (b, p)
+    """
+    n, p = X.shape
+    j, k = np.triu_indices(p)
+    common = Y.ndim == 1
+    packed = np.zeros((len(W), len(j)))
+    right = np.zeros((len(W), p))
+    for rows in row_blocks(n, len(j) + p):
+        x, w = X[rows], W[:, rows]
+        packed += w @ (x[:, j] * x[:, k])
+        right += w @ (x * Y[rows, None]) if common else (w * Y[:, rows]) @ x
+    G = np.empty((len(W), p, p))
+    G[:, j, k] = packed
+    G[:, k, j] = packed
+    return G, right
+
+
+def solve_many(G: Floats, right: Floats) -> tuple[Floats, Floats, Ints]:
+    """G_b⁻¹ right_b and G_b⁻¹ for symmetric positive definite G_b, with a code instead of an error.
+
+    G        (b, p, p)
+    returns  (b, p), (b, p, p), (b,)
+    """
+    diagonal = np.einsum("bii->bi", G)
+    fine = (diagonal > 0).all(axis=1) & np.isfinite(G).all(axis=(1, 2))
+    scale = np.sqrt(np.where(diagonal > 0, diagonal, 1.0))
+    unit = G / (scale[:, :, None] * scale[:, None, :])
+    unit[~fine] = np.eye(G.shape[1])
+    smallest = np.linalg.eigvalsh(unit)[:, 0]
+    fine &= smallest > 1 / CONDITION**1.5
+    unit[~fine] = np.eye(G.shape[1])
+    inverse = np.linalg.inv(unit) / (scale[:, :, None] * scale[:, None, :])
+    coef = np.einsum("bij,bj->bi", inverse, right)
+    return np.where(fine[:, None], coef, np.nan), inverse, np.where(fine, FINE, RANK)
+
+
+def ols_many(X: Floats, W: Floats, Y: Floats) -> tuple[Floats, Floats, Floats, Ints]:
+    """Weighted least squares of every replicate.
+
+    W        (b, n)  weights, 0 leaves a row out
+    Y        (n,) or (b, n)
+    returns  coef (b, p), (XᵀWX)⁻¹ (b, p, p), weighted residual sum of squares (b,), code (b,)
+    """
+    G, right = grams(X, W, Y)
+    coef, inverse, code = solve_many(G, right)
+    rss = np.zeros(len(W))
+    for rows in row_blocks(len(X), len(W) + X.shape[1]):
+        residual = (Y[rows] if Y.ndim == 1 else Y[:, rows]) - coef @ X[rows].T
+        rss += np.einsum("bi,bi,bi->b", W[:, rows], residual, residual)
+    return coef, inverse, rss, code
+
+
+def ols_responses(X: Floats, R: Floats, weights: Floats | None, Y: Floats) -> tuple[Floats, Floats]:
+    """Least squares of many responses on one weighted X with RᵀR = XᵀWX: two matrix products.
+
+    Y        (b, n)
+    returns  coef (b, p), weighted residual sum of squares (b,)
+    """
+    inverse = np.linalg.inv(R)
+    weighted = Y if weights is None else Y * weights
+    projected = weighted @ X @ inverse
+    coef = projected @ inverse.T
+    return coef, np.einsum("bi,bi->b", weighted, Y) - np.einsum("bi,bi->b", projected, projected)
+
+
+def glm_many(
+    X: Floats, W: Floats, Y: Floats, offset: Floats | None, rule: tuple[Array, Array], start: Floats, steps: int = 25
+) -> tuple[Floats, Floats, Ints]:
+    """Fisher scoring of every replicate, all started at the full data's coefficients.
+
+    W        (b, n)  prior weights × counts
+    Y        (n,) or (b, n)
+    offset   (n,) or None
+    rule     (family, link): variance(mu), inverse(eta), slope(eta)
+    start    (p,)
+    returns  coef (b, p), (XᵀWX)⁻¹ at the end (b, p, p), code (b,)
+
+    A replicate stops when the score it still has, in units of its own standard errors, is below 1e-9; steps that do not shrink it are
+    halved. Replicates that have stopped leave the work.
+    """
+    family, link = rule
+    b, p = len(W), X.shape[1]
+    coef = np.tile(start, (b, 1))
+    inverse = np.full((b, p, p), np.nan)
+    code = np.full(b, NOT_CONVERGED)
+    active = np.arange(b)
+    before = np.full(b, np.inf)
+    step = np.zeros((b, p))
+    for _ in range(steps):
+        eta = coef[active] @ X.T
+        if offset is not None:
+            eta += offset
+        mu, slope = link.inverse(eta), link.slope(eta)
+        with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+            working = W[active] * slope**2 / family.variance(mu)
+            score = W[active] * slope * ((Y if Y.ndim == 1 else Y[active]) - mu) / family.variance(mu)
+        G, _ = grams(X, working, np.zeros(X.shape[0]))
+        g = score @ X
+        change, inv, bad = solve_many(G, g)
+        size = np.sqrt(np.abs(np.einsum("bi,bi->b", change, g)))
+        lost = (bad != FINE) | ~np.isfinite(size)
+        code[active[lost]] = np.where(bad[lost] != FINE, RANK, OUT_OF_RANGE)
+        worse = ~lost & (size > 2 * before[active]) & (size > 1e-6)
+        done = ~lost & ~worse & (size < 1e-9)
+        inverse[active[done]] = inv[done]
+        move = ~lost & ~worse
+        coef[active[move]] += change[move]
+        step[active[move]], before[active[move]] = change[move], size[move]
+        step[active[worse]] /= 2
+        coef[active[worse]] -= step[active[worse]]
+        code[active[done]] = FINE
+        active = active[~lost & ~done]
+        if not len(active):
+            break
+    coef[code != FINE] = np.nan
+    return coef, inverse, code

@@ -1,0 +1,90 @@
+"""Replicates of one fixed design: a seeded, lazily generated list of re-weightings (frequencies) or new responses.
+
+A resampling method is a plan, not a loop. Block i draws from its own stream, and the block size depends on n and p alone, so the
+numbers do not depend on the number of workers, the machine, or the memory.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from attrs import field, frozen
+
+from ..errors import OptionError
+from ..kernels.streams import stream
+from .fields import array, check_axes
+
+BLOCK_CELLS = 1_000_000  # block × n stays near this many numbers (8 MB)
+
+
+@frozen(kw_only=True, eq=False)
+class Replicates:
+    """One block: `freq` (b, n) multiplies the design's counts, or `y` (b, n) replaces its response."""
+
+    freq: np.ndarray | None = array("b", "n", optional=True)
+    y: np.ndarray | None = array("b", "n", optional=True)
+
+    __attrs_post_init__ = check_axes
+
+    @property
+    def size(self) -> int:
+        return len(self.freq if self.freq is not None else self.y)  # type: ignore[arg-type]
+
+
+@frozen(kw_only=True, eq=False)
+class Plan:
+    """B replicates.
+
+    scheme   name, for display
+    unit     "row" | "group": draw gives frequencies;  "response": draw gives responses
+    n        B, number of replicates
+    rows     n, rows of the design
+    seed     entropy (kernels.streams.entropy)
+    draw     draw(rng, start, b) → (b, n); picklable; deterministic schemes (jackknife, folds) use `start` and ignore rng
+    said     what the scheme does, one sentence
+    """
+
+    scheme: str
+    unit: str
+    n: int
+    rows: int
+    seed: Any
+    draw: Callable[[np.random.Generator, int, int], np.ndarray]
+    said: str = ""
+    block_size: int = field()
+
+    @block_size.default
+    def _block_size(self) -> int:
+        return max(1, min(256, BLOCK_CELLS // max(self.rows, 1)))
+
+    @property
+    def blocks(self) -> int:
+        return -(-self.n // self.block_size)
+
+    def block(self, i: int) -> Replicates:
+        """Replicates i·size … of the plan; the same whoever asks."""
+        if not 0 <= i < self.blocks:
+            raise OptionError(f"block {i} is not one of the plan's {self.blocks}.", where=f"Plan({self.scheme!r})")
+        start = i * self.block_size
+        drawn = self.draw(stream(self.seed, i), start, min(self.block_size, self.n - start))
+        return Replicates(y=drawn) if self.unit == "response" else Replicates(freq=drawn)
+
+
+@frozen(kw_only=True, eq=False)
+class Draws:
+    """Refits of B replicates; row i is replicate i. code 0: usable; else why not (estimate.many.REASONS).
+
+    df_resid (B,)  residual degrees of freedom of each refit; se (B, p) of its coefficients where asked for
+    """
+
+    coef: np.ndarray = array("B", "p")
+    sigma: np.ndarray = array("B")
+    code: np.ndarray = array("B")
+    se: np.ndarray | None = array("B", "p", optional=True)
+    theta: np.ndarray | None = array("B", "t", optional=True)
+    loglik: np.ndarray | None = array("B", optional=True)
+    planned: int = 0
+
+    __attrs_post_init__ = check_axes
