@@ -1,0 +1,129 @@
+"""Refit one problem over a plan of replicates: the only refit path there is.
+
+    refit(problem, fit, plan) → Draws
+
+Bootstrap, jackknife, cross-validation, permutation, parametric bootstrap and power all come here, so weights, counts, offsets, links and
+random effects cannot be lost on the way. An estimator with a batched way (`Estimator.many`) refits a block at once; any other is fitted
+replicate by replicate. Blocks run under whatever joblib backend the user has configured; block i has its own stream, so nothing but the
+time depends on it. A failed replicate is a row of nan with a code.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+from attrs import evolve
+
+from ..errors import BossaError, BossaWarning
+from ..state.design import FitOptions, Problem
+from ..state.fit import FitState
+from ..state.plan import Draws, Plan, Replicates
+from . import registry
+
+REASONS = {
+    0: "usable",
+    1: "rank deficient in the replicate",
+    2: "did not converge",
+    3: "left the range of the family",
+    4: "could not be fitted",
+}
+
+
+def refit(problem: Problem, fit: FitState, plan: Plan, *, n_jobs: int | None = None, tick: Callable[[int], None] | None = None) -> Draws:
+    """Every replicate of `plan` refitted.
+
+    n_jobs   joblib's; None: one worker, or what the active `joblib.parallel_config` says
+    tick     called with the number of replicates done, for a progress bar
+    returns  Draws, B = plan.n; fewer when interrupted by Ctrl-C (`planned` keeps the number asked for)
+    """
+    done: list[Draws] = []
+    try:
+        for block in _blocks(problem, fit, plan, n_jobs):
+            done.append(block)
+            if tick is not None:
+                tick(len(block.code))
+    except KeyboardInterrupt:
+        if not done:
+            raise
+    return _joined(done, plan.n)
+
+
+def _blocks(problem: Problem, fit: FitState, plan: Plan, n_jobs: int | None) -> Iterator[Draws]:
+    from joblib import Parallel, delayed  # the only place that knows joblib
+
+    slim = evolve(problem, data=None, encoder=None)
+    tasks = (delayed(refit_block)(slim, fit, plan, i) for i in range(plan.blocks))
+    yield from Parallel(n_jobs=n_jobs, return_as="generator")(tasks)
+
+
+def refit_block(problem: Problem, fit: FitState, plan: Plan, i: int) -> Draws:
+    """Block i of the plan: batched where the estimator can, else one by one."""
+    replicates = plan.block(i)
+    many = registry.ESTIMATORS[fit.estimator].many if fit.estimator in registry.ESTIMATORS else registry.named(fit.estimator).many
+    if many is not None:
+        draws = many(problem, fit, replicates)
+        if draws is not None:
+            return draws
+    return _one_by_one(problem, fit, replicates)
+
+
+def _one_by_one(problem: Problem, fit: FitState, replicates: Replicates) -> Draws:
+    estimator = registry.named(fit.estimator)
+    rows = [_one(estimator, replicate, len(fit.coef)) for replicate in _problems(problem, fit, replicates)]
+    coef, sigma, code, se, theta, loglik = (list(column) for column in zip(*rows))
+    t = 0 if fit.theta is None else len(fit.theta)
+    thetas = None if t == 0 else np.array([np.full(t, np.nan) if x is None else x for x in theta])
+    return Draws(coef=np.array(coef), sigma=np.array(sigma), code=np.array(code), se=np.array(se), theta=thetas, loglik=np.array(loglik))
+
+
+def _problems(problem: Problem, fit: FitState, replicates: Replicates) -> Iterator[Problem]:
+    """The problem of each replicate, as its own weighted or re-answered design; the search starts at the full fit."""
+    design = problem.design
+    options = FitOptions(nagq=problem.options.nagq, optimizer=problem.options.optimizer, max_iter=problem.options.max_iter, start=fit)
+    for i in range(replicates.size):
+        if replicates.y is not None:
+            replaced = evolve(design, y=replicates.y[i])
+        else:
+            counts = replicates.freq[i] if design.freq is None else replicates.freq[i] * design.freq
+            replaced = design.take(counts)
+        yield evolve(problem, design=replaced, options=options)
+
+
+def _one(estimator: registry.Estimator, problem: Problem, p: int) -> tuple[Any, ...]:
+    failed = (np.full(p, np.nan), np.nan, 4, np.full(p, np.nan), None, np.nan)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", BossaWarning)  # counted by code instead of repeated
+        try:
+            state = estimator.fit(problem)
+        except BossaError:
+            return failed
+    if not state.kept.all():
+        return (*failed[:2], 1, *failed[3:])
+    if state.outcome.status == "failed":
+        return (*failed[:2], 2, *failed[3:])
+    return state.coef, state.sigma, 0, np.sqrt(np.diag(state.vcov)), state.theta, state.loglik
+
+
+def _joined(blocks: list[Draws], planned: int) -> Draws:
+    def stack(name: str) -> np.ndarray | None:
+        parts = [getattr(b, name) for b in blocks]
+        return None if parts[0] is None else np.concatenate(parts)
+
+    return Draws(
+        coef=stack("coef"),
+        sigma=stack("sigma"),
+        code=stack("code"),
+        se=stack("se"),
+        theta=stack("theta"),
+        loglik=stack("loglik"),
+        planned=planned,
+    )
+
+
+def failures(draws: Draws) -> dict[str, int]:
+    """How many replicates failed, by reason."""
+    codes, counts = np.unique(draws.code[draws.code != 0], return_counts=True)
+    return {REASONS[int(c)]: int(k) for c, k in zip(codes, counts)}
