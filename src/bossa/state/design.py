@@ -32,6 +32,11 @@ class RETerm:
 
     __attrs_post_init__ = check_axes
 
+    def take(self, rows: np.ndarray) -> RETerm:
+        """The term on some of the rows; groups that are left out disappear."""
+        present, group = np.unique(self.group[rows], return_inverse=True)
+        return evolve(self, levels=tuple(self.levels[g] for g in present), group=group, Z=self.Z[rows])
+
 
 @frozen(kw_only=True, eq=False)
 class REStructure:
@@ -100,6 +105,19 @@ class Design:
         """Row slices that together cover the rows; kernels pass over X through these."""
         for start in range(0, self.n, size):
             yield slice(start, min(start + size, self.n))
+
+    def take(self, counts: np.ndarray) -> Design:
+        """The rows with a positive count, each standing for that many rows."""
+        used = np.flatnonzero(counts > 0)
+
+        def some(x: np.ndarray | None) -> np.ndarray | None:
+            return None if x is None else x[used]
+
+        random = self.random
+        if random is not None:
+            random = evolve(random, terms=tuple(t.take(used) for t in random.terms))
+        changes = {"y": some(self.y), "weights": some(self.weights), "offset": some(self.offset), "rows": self.rows[used]}
+        return evolve(self, X=self.X[used], freq=np.asarray(counts, dtype=float)[used], random=random, **changes)
 
     def keep(self, kept: np.ndarray) -> Design:
         """The same rows with only the columns where `kept` (P,) is True."""
