@@ -86,3 +86,25 @@ class SimulationState:
     values: np.ndarray = array("n", "nsim")
     seed: Any = None
     notes: tuple[str, ...] = ()
+
+
+@frozen(kw_only=True, eq=False)
+class ResamplesState:
+    """Replicates of K numbers, one row each; code 0 is usable.
+
+    values (B, K) or None when not kept;  observed (K,);  seed replays the run;  partial: it was interrupted
+    """
+
+    values: np.ndarray | None = array("B", "K", optional=True)
+    observed: np.ndarray = array("K")
+    code: np.ndarray = array("B")
+    scheme: str
+    seed: Any
+    planned: int
+    failed: dict[str, int] = field(factory=dict)
+
+    __attrs_post_init__ = check_axes
+
+    @property
+    def partial(self) -> bool:
+        return len(self.code) < self.planned
