@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import attrs
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from bossa.errors import Refused
-from bossa.kernels import blocks
+from bossa.kernels import blocks, crossing
 from bossa.state.design import RETerm
 
 SETTINGS = settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -87,8 +88,8 @@ def setup(case, sparse):
     theta = rng.standard_normal(lay.t) * rng.choice([1.0, 0.1, 0.0], lay.t)
     with pytest.MonkeyPatch.context() as patch:
         if sparse:
-            patch.setattr(blocks, "DENSE_CELLS", 0)
-            patch.setattr(blocks, "PAIR_SECONDS", 0.0)
+            patch.setattr(crossing, "DENSE_CELLS", 0)
+            patch.setattr(crossing, "PAIR_SECONDS", 0.0)
         P = blocks.products(lay, F, w)
     W = np.eye(n) if w is None else np.diag(w)
     return terms, lay, theta, P, dense_Z(terms), dense_Lambda(terms, theta), W, F
@@ -139,7 +140,7 @@ def test_chunks_pairs_and_dense_blocks_are_the_same(case):
     if P.cross is None:
         return
     assert P.cross.pairs is not None
-    chunked = blocks.evolve(P, cross=blocks.SparseCross(P.cross.N, P.cross.square, None))
+    chunked = attrs.evolve(P, cross=crossing.SparseCross(P.cross.N, P.cross.square, None))
     one, two = (blocks.cholesky(p, blocks.factors(lay, theta)) for p in (P, chunked))
     np.testing.assert_allclose(one.SL, two.SL, atol=1e-10)
     np.testing.assert_allclose(blocks.inverse(one).U, blocks.inverse(two).U, atol=1e-10)

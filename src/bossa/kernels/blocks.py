@@ -23,18 +23,17 @@ Source: Bates, Mächler, Bolker & Walker (2015) §3–4 (lme4); Bates (2022) Mix
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
-from attrs import evolve, frozen
+from attrs import evolve, field, frozen
 
 from ..errors import Refused
 from ..types import Floats, Ints
+from .crossing import DenseCross, Entries, Meeting, SparseCross, cross_blocks, meeting, symmetric
 
-DENSE_CELLS = 1_000_000  # up to this many cells N is one dense array
 MAX_REST = 5_000  # columns of the dense Schur complement
-PAIR_BYTES = 600_000_000  # memory that the list of co-occurring pairs may take
-PAIR_SECONDS, FLOP_SECONDS = 4e-9, 3e-11  # one pair gathered and scattered; one flop of a matrix product
 
 
 @frozen(kw_only=True, eq=False)
@@ -62,21 +61,12 @@ class Grouping:
 
 
 @frozen(kw_only=True, eq=False)
-class Meeting:
-    """Where two groupings meet in the data: `pair` (n,) numbers the pairs of levels met; `left`, `right` (P,) are their levels."""
-
-    pair: Ints
-    left: Ints
-    right: Ints
-
-
-@frozen(kw_only=True, eq=False)
 class Layout:
     """Which random effect stands where: everything about the data that weights and θ do not change.
 
     first    the grouping eliminated first;  rest: the others, their columns start at `starts` among D
-    met      for each rest grouping its Meeting with `first`;  entries (P, k_j): where its columns stand among the E entries of N
-    group, column (E,), ptr (G + 1,)  the entries of N by group, columns ascending within a group
+    entries  where N is nonzero;  met: for each rest grouping its Meeting with `first`
+    places   for each rest grouping, (P, k_j): where the pair's columns stand among the entries
     among    ((i, j, Meeting), …) for rest groupings i < j
     shapes   (G, k) of each term of the REStructure
     """
@@ -87,11 +77,9 @@ class Layout:
     D: int
     t: int
     shapes: tuple[tuple[int, int], ...]
+    entries: Entries
     met: tuple[Meeting, ...] = ()
-    entries: tuple[Ints, ...] = ()
-    group: Ints | None = None
-    column: Ints | None = None
-    ptr: Ints | None = None
+    places: tuple[Ints, ...] = ()
     among: tuple[tuple[int, int, Meeting], ...] = ()
 
     @property
@@ -119,8 +107,10 @@ def layout(terms: Sequence[Any]) -> Layout:
         )
     starts = tuple(int(s) for s in np.cumsum([0, *sizes])[:-1])
     shapes = tuple((len(t.levels), t.mask.shape[0]) for t in terms)
-    made = Layout(first=first, rest=rest, starts=starts, D=D, t=sum(len(g.index) for g in all_groupings), shapes=shapes)
-    return made if not rest else _with_meetings(made)
+    met, entries, places = _entries(first, rest, starts, D)
+    among = tuple((i, j, meeting(rest[i].group, rest[j].group, rest[i].G, rest[j].G)) for j in range(len(rest)) for i in range(j))
+    t = sum(len(g.index) for g in all_groupings)
+    return Layout(first=first, rest=rest, starts=starts, D=D, t=t, shapes=shapes, entries=entries, met=met, places=places, among=among)
 
 
 def _groupings(terms: Sequence[Any]) -> list[Grouping]:
@@ -148,35 +138,21 @@ def _groupings(terms: Sequence[Any]) -> list[Grouping]:
     return made
 
 
-def _meeting(left: Ints, right: Ints, G: int, H: int) -> Meeting:
-    code = left.astype(np.int64) * H + right
-    if 8 * len(code) >= G * H:
-        seen = np.zeros(G * H, dtype=bool)
-        seen[code] = True
-        met = np.flatnonzero(seen)
-        number = np.empty(G * H, dtype=np.intp)
-        number[met] = np.arange(len(met))
-        pair = number[code]
-    else:
-        met, pair = np.unique(code, return_inverse=True)
-    return Meeting(pair=pair, left=met // H, right=met % H)
-
-
-def _with_meetings(made: Layout) -> Layout:
-    first, rest = made.first, made.rest
-    met = tuple(_meeting(first.group, g.group, first.G, g.G) for g in rest)
-    columns = [s + m.right[:, None] * g.k + np.arange(g.k) for s, m, g in zip(made.starts, met, rest)]
-    group = np.concatenate([np.repeat(m.left, g.k) for m, g in zip(met, rest)])
-    column = np.concatenate([c.ravel() for c in columns])
-    order = np.argsort(group * made.D + column, kind="stable")
-    place = np.empty(len(order), dtype=np.intp)
+def _entries(
+    first: Grouping, rest: tuple[Grouping, ...], starts: tuple[int, ...], D: int
+) -> tuple[tuple[Meeting, ...], Entries, tuple[Ints, ...]]:
+    met = tuple(meeting(first.group, g.group, first.G, g.G) for g in rest)
+    columns = [s + m.right[:, None] * g.k + np.arange(g.k) for s, m, g in zip(starts, met, rest)]
+    empty = [np.empty(0, dtype=np.intp)]
+    group = np.concatenate([*empty, *(np.repeat(m.left, g.k) for m, g in zip(met, rest))])
+    column = np.concatenate([*empty, *(c.ravel() for c in columns)])
+    order = np.argsort(group * D + column)
+    place = np.empty_like(order)
     place[order] = np.arange(len(order))
     bounds = np.cumsum([0, *(c.size for c in columns)])
-    entries = tuple(place[a:b].reshape(c.shape) for a, b, c in zip(bounds, bounds[1:], columns))
+    places = tuple(place[a:b].reshape(c.shape) for a, b, c in zip(bounds, bounds[1:], columns))
     ptr = np.concatenate(([0], np.cumsum(np.bincount(group, minlength=first.G))))
-    pairs = [(i, j) for j in range(len(rest)) for i in range(j)]
-    among = tuple((i, j, _meeting(rest[i].group, rest[j].group, rest[i].G, rest[j].G)) for i, j in pairs)
-    return evolve(made, met=met, entries=entries, group=group[order], column=column[order], ptr=ptr, among=among)
+    return met, Entries(G=first.G, k=first.k, D=D, group=group[order], column=column[order], ptr=ptr), places
 
 
 def factors(lay: Layout, theta: Floats) -> tuple[Floats, ...]:
@@ -290,197 +266,29 @@ def _with_columns(lay: Layout, F: Floats, w: Floats | None) -> tuple[Floats, Flo
 def _cross(lay: Layout, w: Floats | None) -> DenseCross | SparseCross:
     first = lay.first
     WZ = first.Z if w is None else first.Z * w
-    N = np.empty((first.k, len(lay.column)))  # type: ignore[arg-type]
-    for g, meeting, entries in zip(lay.rest, lay.met, lay.entries):
+    N = np.empty((first.k, len(lay.entries.column)))
+    for g, met, place in zip(lay.rest, lay.met, lay.places):
         for a in range(first.k):
             for b in range(g.k):
-                N[a, entries[:, b]] = np.bincount(meeting.pair, WZ[a] * g.Z[b], len(meeting.left))
+                N[a, place[:, b]] = np.bincount(met.pair, WZ[a] * g.Z[b], len(met.left))
     index, value = _square(lay, w)
-    if first.k * first.G * lay.D <= DENSE_CELLS:
-        return DenseCross.of(lay, N, index, value)
-    return SparseCross.of(lay, N, index, value)
+    return cross_blocks(lay.entries, N, index, value)
 
 
 def _square(lay: Layout, w: Floats | None) -> tuple[Ints, Floats]:
     """A_rr as (flat index, value), lower triangle."""
     index, value = [], []
-    same = [(i, i, None) for i in range(len(lay.rest))]
-    for i, j, meeting in [*same, *lay.among]:
+    same = [(i, i, Meeting(g.group, np.arange(g.G), np.arange(g.G))) for i, g in enumerate(lay.rest)]
+    for i, j, met in [*same, *lay.among]:
         gi, gj = lay.rest[i], lay.rest[j]
-        left = np.arange(gi.G) if meeting is None else meeting.left
-        right = left if meeting is None else meeting.right
-        pair = gi.group if meeting is None else meeting.pair
         for a in range(gi.k):
             WZ = gi.Z[a] if w is None else gi.Z[a] * w
-            for b in range(a + 1 if meeting is None else gj.k):
-                column = lay.starts[i] + left * gi.k + a
-                row = lay.starts[j] + right * gj.k + b
+            for b in range(a + 1 if i == j else gj.k):
+                column = lay.starts[i] + met.left * gi.k + a
+                row = lay.starts[j] + met.right * gj.k + b
                 index.append(np.maximum(row, column) * lay.D + np.minimum(row, column))
-                value.append(np.bincount(pair, WZ * gj.Z[b], len(left)))
+                value.append(np.bincount(met.pair, WZ * gj.Z[b], len(met.left)))
     return np.concatenate(index), np.concatenate(value)
-
-
-def symmetric(lower: Floats) -> Floats:
-    """The full matrix of a lower triangle (zeros above), in place."""
-    diagonal = np.diag(lower).copy()
-    lower += lower.T
-    np.fill_diagonal(lower, diagonal)
-    return lower
-
-
-@frozen(eq=False)
-class DenseCross:
-    """N (k, G, D) and A_rr (D, D) as dense arrays: small models, and many levels that all meet."""
-
-    N: Floats
-    square: Floats
-
-    @classmethod
-    def of(cls, lay: Layout, N: Floats, index: Ints, value: Floats) -> DenseCross:
-        dense = np.zeros((lay.first.k, lay.first.G, lay.D))
-        dense[:, lay.group, lay.column] = N
-        square = np.zeros(lay.D * lay.D)
-        square[index] = value
-        return cls(dense, symmetric(square.reshape(lay.D, lay.D)))
-
-    def schur(self, J: Floats) -> Floats:
-        """S̃ = A_rr − Σ_g (J_gN_g)ᵀ(J_gN_g), (D, D), from J (k, k, G) = L_g⁻¹T₀ᵀ."""
-        k, G, D = self.N.shape
-        half = (J[0, 0][None, :, None] * self.N if k == 1 else np.einsum("abg,bgc->agc", J, self.N)).reshape(k * G, D)
-        return self.square - half.T @ half
-
-    def within(self, Y: Floats) -> Floats:
-        """N_gYN_gᵀ for every group, (k, k, G), from symmetric Y (D, D)."""
-        k, G, D = self.N.shape
-        return np.einsum("agc,bgc->abg", (self.N.reshape(k * G, D) @ Y).reshape(k, G, D), self.N)
-
-    def up(self, vr: Floats) -> Floats:
-        """N vr, (k, s, G), from vr (D, s)."""
-        return np.matmul(self.N, vr).transpose(0, 2, 1)
-
-    def down(self, v0: Floats) -> Floats:
-        """Nᵀ v0, (D, s), from v0 (k, s, G)."""
-        return np.einsum("agc,asg->cs", self.N, v0) if v0.size < 2_000 else np.matmul(v0, self.N).sum(axis=0).T
-
-    def squared(self, vr: Floats) -> Floats:
-        """A_rr vr (D, s)."""
-        return self.square @ vr
-
-    def at_entries(self, lay: Layout, Y: Floats) -> Floats:
-        """N Y at the entries of N, (k, E)."""
-        return np.array([(N @ Y)[lay.group, lay.column] for N in self.N])
-
-
-@frozen(eq=False)
-class SparseCross:
-    """N and A_rr by the pairs of levels that meet.
-
-    N       k matrices (G, D) in compressed rows;  square (D, D)
-    pairs   for each a ≤ b one matrix (D², G): column g holds the products N_a,c N_b,c′ of the columns c ≥ c′ that group g meets
-            (both orders added where a < b); None where dense blocks are cheaper
-    """
-
-    N: tuple[Any, ...]
-    square: Any
-    pairs: dict[tuple[int, int], Any] | None
-
-    @classmethod
-    def of(cls, lay: Layout, N: Floats, index: Ints, value: Floats) -> SparseCross:
-        from scipy.sparse import coo_array, csr_array
-
-        D, G, k = lay.D, lay.first.G, lay.first.k
-        rows = tuple(csr_array((values, lay.column, lay.ptr), shape=(G, D)) for values in N)
-        row, column = index // D, index % D
-        off = row != column
-        square = coo_array(
-            (np.concatenate((value, value[off])), (np.concatenate((row, column[off])), np.concatenate((column, row[off])))), shape=(D, D)
-        )
-        met = np.diff(lay.ptr)  # type: ignore[arg-type]
-        n_pairs, kinds = int((met * (met + 1) // 2).sum()), k * (k + 1) // 2
-        cheap = n_pairs * kinds * PAIR_SECONDS < 3 * k * G * D**2 * FLOP_SECONDS and n_pairs * (8 * kinds + 4) < PAIR_BYTES
-        return cls(rows, square.tocsr(), _pairs(lay, N) if cheap else None)
-
-    def schur(self, J: Floats) -> Floats:
-        D = self.square.shape[0]
-        if self.pairs is None:
-            out = self.square.toarray()
-            for part, dense in self._chunks():
-                half = np.einsum("abg,bgc->agc", J[:, :, part], dense).reshape(-1, D)
-                out -= half.T @ half
-            return out
-        H = np.einsum("cag,cbg->abg", J, J)
-        lower = np.zeros(D * D)
-        for (a, b), matrix in self.pairs.items():
-            lower -= matrix @ np.ascontiguousarray(H[a, b])
-        out = symmetric(lower.reshape(D, D))
-        coo = self.square.tocoo()
-        out[coo.row, coo.col] += coo.data
-        return out
-
-    def within(self, Y: Floats) -> Floats:
-        k, G, D = len(self.N), self.N[0].shape[0], len(Y)
-        out = np.empty((k, k, G))
-        if self.pairs is None:
-            for part, dense in self._chunks():
-                out[:, :, part] = np.einsum("agc,bgc->abg", (dense.reshape(-1, D) @ Y).reshape(dense.shape), dense)
-            return out
-        halved = Y.copy()
-        halved.flat[:: D + 1] *= 0.5
-        for (a, b), matrix in self.pairs.items():
-            out[a, b] = out[b, a] = (2.0 if a == b else 1.0) * (matrix.T @ halved.ravel())
-        return out
-
-    def up(self, vr: Floats) -> Floats:
-        return np.array([(N @ vr).T for N in self.N])
-
-    def down(self, v0: Floats) -> Floats:
-        out = self.N[0].T @ v0[0].T
-        for N, v in zip(self.N[1:], v0[1:]):
-            out += N.T @ v.T
-        return out
-
-    def squared(self, vr: Floats) -> Floats:
-        return self.square @ vr
-
-    def at_entries(self, lay: Layout, Y: Floats) -> Floats:
-        out = np.empty((len(self.N), len(lay.column)))  # type: ignore[arg-type]
-        G, D = self.N[0].shape
-        size = max(1, 4_000_000 // D)
-        for start in range(0, G, size):
-            stop = min(start + size, G)
-            at = slice(lay.ptr[start], lay.ptr[stop])  # type: ignore[index]
-            for a, N in enumerate(self.N):
-                out[a, at] = (N[start:stop] @ Y)[lay.group[at] - start, lay.column[at]]  # type: ignore[index]
-        return out
-
-    def _chunks(self) -> Any:
-        G, D = self.N[0].shape
-        size = max(1, 4_000_000 // (D * len(self.N)))
-        for start in range(0, G, size):
-            part = slice(start, min(start + size, G))
-            yield part, np.array([N[part].toarray() for N in self.N])
-
-
-def _pairs(lay: Layout, N: Floats) -> dict[tuple[int, int], Any]:
-    from scipy.sparse import csc_array
-
-    D, G, k = lay.D, lay.first.G, lay.first.k
-    E = len(lay.column)  # type: ignore[arg-type]
-    before = np.arange(E) - lay.ptr[lay.group]  # type: ignore[index]
-    left = np.repeat(np.arange(E), before + 1)
-    ends = np.cumsum(before + 1)
-    right = np.arange(len(left)) - np.repeat(ends - (before + 1) - lay.ptr[lay.group], before + 1)  # type: ignore[index]
-    kind = np.int32 if D * D < 2**31 else np.int64
-    target = (lay.column * D).astype(kind)[left] + lay.column.astype(kind)[right]  # type: ignore[union-attr]
-    ptr = np.concatenate(([0], ends))[lay.ptr].astype(kind)
-    made = {}
-    for a in range(k):
-        for b in range(a, k):
-            value = N[a][left] * N[b][right]
-            if a != b:
-                value += N[b][left] * N[a][right]
-            made[a, b] = csc_array((value, target, ptr), shape=(D * D, G))
-    return made
 
 
 @frozen(kw_only=True, eq=False)
@@ -489,7 +297,7 @@ class Cholesky:
 
     T       of each grouping
     J       (k, k, G)  L_g⁻¹T₀ᵀ, so H_g = J_gᵀJ_g;   X (k, k, G)  T₀M_g⁻¹, so H_g = X_gT₀ᵀ
-    SL      (D, D)  S̃Λ_r;   upper (D, D)  UᵀU = S = Λ_rᵀS̃Λ_r + I, upper triangle of a Fortran array;  None with one grouping
+    SL      (D, D)  S̃Λ_r;   upper (D, D)  UᵀU = S = Λ_rᵀS̃Λ_r + I, upper triangle of a Fortran array
     logdet  log |M|, counts included; inf or nan where θ overflows
     """
 
@@ -498,8 +306,8 @@ class Cholesky:
     J: Floats
     X: Floats
     logdet: float
-    SL: Floats | None = None
-    upper: Floats | None = None
+    SL: Floats = field(factory=partial(np.empty, (0, 0)))
+    upper: Floats = field(factory=partial(np.empty, (0, 0)))
 
 
 def cholesky(P: Products, T: tuple[Floats, ...]) -> Cholesky:
@@ -595,11 +403,11 @@ class Half:
 def halve(c: Cholesky, B: Floats, Br: Floats) -> Half:
     """L⁻¹Λᵀ of s columns, given ZᵀW times them: B (k, s, G), Br (D, s)."""
     W0 = c.J[0, 0] * B if len(B) == 1 else np.einsum("abg,bsg->asg", c.J, B)
-    if c.SL is None:
+    if c.P.cross is None:
         return Half(W0, Br, Br)
     from scipy.linalg.blas import dtrsm
 
-    left = Br - c.P.cross.down(_across(c.J, W0))  # type: ignore[union-attr]
+    left = Br - c.P.cross.down(_across(c.J, W0))
     return Half(W0, dtrsm(1.0, c.upper, times_factors_t(c.P.layout, left, c.T), trans_a=1), left)
 
 
@@ -623,13 +431,13 @@ class Modes:
 def modes(c: Cholesky, B: Floats, half: Half) -> Modes:
     """Solutions for s right sides r = ZᵀW·(columns): B (k, s, G) is r's first part, half = halve(c, B, Br)."""
     ur = br = er = half.left
-    if c.SL is not None:
+    if c.P.cross is not None:
         from scipy.linalg.blas import dtrsm
 
         ur = dtrsm(1.0, c.upper, half.Wr)
         br = lift(c.P.layout, ur, c.T)
         er = half.left - c.SL @ ur
-        B = B - c.P.cross.up(br)  # type: ignore[union-attr]
+        B = B - c.P.cross.up(br)
     u0 = _across(c.X, B)
     b0 = np.tensordot(c.T[0], u0, 1)
     A = c.P.A
@@ -641,12 +449,12 @@ def modes(c: Cholesky, B: Floats, half: Half) -> Modes:
 class Inverse:
     """The parts of ΛM⁻¹Λᵀ that likelihoods and conditional variances need.
 
-    Y       (D, D)  its rest block Λ_rS⁻¹Λ_rᵀ, None with one grouping;   U (k, k, G)  N_gYN_gᵀ
+    Y       (D, D)  its rest block Λ_rS⁻¹Λ_rᵀ;   U (k, k, G)  N_gYN_gᵀ
     slopes  ∂log|M|/∂T of each grouping, (k, k)
     """
 
-    Y: Floats | None
-    U: Floats | None
+    Y: Floats
+    U: Floats
     slopes: tuple[Floats, ...]
 
 
@@ -656,8 +464,8 @@ def inverse(c: Cholesky) -> Inverse:
     ∂log|M|/∂T₀ = 2 Σ_g (A_g − F_gU_g) X_g,  F_g = I − A_gH_g;      ∂log|M|/∂T_r = 2 Σ_h [S̃Λ_rS⁻¹]_hh
     """
     P, T0 = c.P, c.T[0]
-    if c.SL is None:
-        return Inverse(Y=None, U=None, slopes=(2.0 * sum_products(P.A, c.X, P.count),))
+    if P.cross is None:
+        return Inverse(Y=c.SL, U=np.zeros(()), slopes=(2.0 * sum_products(P.A, c.X, P.count),))
     from scipy.linalg.lapack import dpotri
 
     lay = P.layout
@@ -670,7 +478,7 @@ def inverse(c: Cholesky) -> Inverse:
         slopes.append(2.0 * np.einsum("hac,hbc->ab", left, right))
     times_factors(lay, Y, [t.T for t in c.T])
     times_factors(lay, Y.T, [t.T for t in c.T])
-    U = P.cross.within(Y)  # type: ignore[union-attr]
+    U = P.cross.within(Y)
     AH = np.einsum("abg,bcg->acg", P.A, np.matmul(T0, c.X))
     FU = U - np.einsum("abg,bcg->acg", AH, U)
     return Inverse(Y=Y, U=U, slopes=(2.0 * sum_products(P.A - FU, c.X, None), *slopes))
@@ -687,11 +495,11 @@ def sum_products(A: Floats, X: Floats, count: Floats | None) -> Floats:
 def conditional_variances(c: Cholesky, inv: Inverse) -> tuple[Floats, ...]:
     """Blocks of ΛM⁻¹Λᵀ on the diagonal, (k, k, G) of each grouping: Var(b | y) / σ² at known coefficients."""
     H = np.matmul(c.T[0], c.X)
-    first = H if inv.U is None else H + np.einsum("abg,bcg,cdg->adg", H, inv.U, H)
+    first = H if c.P.cross is None else H + np.einsum("abg,bcg,cdg->adg", H, inv.U, H)
     lay, made = c.P.layout, [first]
     for start, g in zip(lay.starts, lay.rest):
         at = start + np.arange(g.G)[:, None] * g.k + np.arange(g.k)
-        made.append(np.moveaxis(inv.Y[at[:, :, None], at[:, None, :]], 0, 2))  # type: ignore[index]
+        made.append(np.moveaxis(inv.Y[at[:, :, None], at[:, None, :]], 0, 2))
     return tuple(made)
 
 
@@ -700,23 +508,23 @@ def leverage(c: Cholesky, inv: Inverse) -> Floats:
     lay = c.P.layout
     first, *rest = conditional_variances(c, inv)
     out = _quadratic(lay.first, first)
-    if not rest:
+    if c.P.cross is None:
         return out
     H = np.matmul(c.T[0], c.X)
     for g, block in zip(lay.rest, rest):
         out += _quadratic(g, block)
-    NY = c.P.cross.at_entries(lay, inv.Y)  # type: ignore[union-attr]
-    G0 = -np.einsum("abe,be->ae", H[:, :, lay.group], NY)
-    for g, meeting, entries in zip(lay.rest, lay.met, lay.entries):
+    NY = c.P.cross.at_entries(lay.entries, inv.Y)
+    G0 = -np.einsum("abe,be->ae", H[:, :, lay.entries.group], NY)
+    for g, met, place in zip(lay.rest, lay.met, lay.places):
         for b in range(g.k):
-            at = entries[meeting.pair, b]
+            at = place[met.pair, b]
             out += 2.0 * g.Z[b] * np.einsum("an,an->n", lay.first.Z, G0[:, at])
     for i, j, _ in lay.among:
         gi, gj = lay.rest[i], lay.rest[j]
         for a in range(gi.k):
             for b in range(gj.k):
                 row, column = lay.starts[i] + gi.group * gi.k + a, lay.starts[j] + gj.group * gj.k + b
-                out += 2.0 * gi.Z[a] * gj.Z[b] * inv.Y[row, column]  # type: ignore[index]
+                out += 2.0 * gi.Z[a] * gj.Z[b] * inv.Y[row, column]
     return out
 
 
