@@ -1,0 +1,132 @@
+"""The account of a run as text, as JSON, and as the page docs/parity.md."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from dataclasses import asdict
+from typing import Any
+
+from ledger import Account, Ledger
+from quantities import SETTINGS
+from tolerances import BASE, KINDS
+
+HEAD = ["quantity", "available", "compared", "failing", "unstable", "worst error", "of tolerance", "where"]
+
+
+def small(x: float) -> str:
+    return "exact" if x == 0 else "inf" if math.isinf(x) else f"{x:.1e}"
+
+
+def row(name: str, a: Account) -> list[str]:
+    if not a.compared:
+        return [name, str(a.available), "0", "0", str(a.unstable), "", "", "not compared yet"]
+    share = "" if a.worst == 0 else "inf" if math.isinf(a.worst) else f"{a.worst:.2g}"
+    return [name, str(a.available), str(a.compared), str(a.failing), str(a.unstable), small(a.worst_error), share, a.worst_at]
+
+
+def table(ledger: Ledger, order: list[str]) -> list[list[str]]:
+    rows = [row(name, ledger.accounts[name]) for name in order if name in ledger.accounts]
+    total = ledger.total()
+    return [*rows, ["all", str(total.available), str(total.compared), str(total.failing), str(total.unstable), "", "", ""]]
+
+
+def some_of(names: list[str], limit: int = 3) -> str:
+    """`a, b, c and 4 more`."""
+    names = list(dict.fromkeys(names))
+    return ", ".join(names[:limit]) + (f" and {len(names) - limit} more" if len(names) > limit else "")
+
+
+def text(ledger: Ledger, order: list[str], cases: int, detail: int = 12) -> str:
+    """The table, the failures grouped by what they have in common, and what was not compared."""
+    rows = [HEAD, *table(ledger, order)]
+    widths = [max(len(r[i]) for r in rows) for i in range(len(HEAD))]
+    right = {1, 2, 3, 4, 5, 6}
+    lines = [
+        "  ".join(c.rjust(w) if i in right else c.ljust(w) for i, (c, w) in enumerate(zip(r, widths, strict=True))).rstrip() for r in rows
+    ]
+    if ledger.failures:
+        lines += ["", f"{sum(f.numbers for f in ledger.failures)} numbers fail:"]
+        raised = Counter(f.message for f in ledger.failures if f.message)
+        for message, count in raised.most_common(detail):
+            some = [f for f in ledger.failures if f.message == message]
+            lines.append(f"  {message}  [{some_of([f.quantity for f in some])} in {some_of([f.case for f in some])}]")
+        if len(raised) > detail:
+            lines.append(f"  … and {len(raised) - detail} other exceptions (--json has all)")
+        wrong = sorted((f for f in ledger.failures if not f.message), key=lambda f: -f.error / f.tolerance)
+        lines += [
+            f"  {f.case} {f.where}: {f.ours!r}, R {f.reference!r}; error {f.error:.1e}, allowed {f.tolerance:.0e}" for f in wrong[:detail]
+        ]
+        if len(wrong) > detail:
+            lines.append(f"  … and {len(wrong) - detail} more (--json has all)")
+    if ledger.unclaimed:
+        lines += [
+            "",
+            f"{len(ledger.unclaimed)} numbers belong to no quantity, or to several:",
+            *(f"  {u}" for u in ledger.unclaimed[:detail]),
+        ]
+    total = ledger.total()
+    lines += [
+        "",
+        f"{cases} cases, {total.available} numbers: {total.compared} compared, {total.failing} failing, {total.unstable} unstable, {total.left} not compared.",
+    ]
+    lines += [f"{ledger.settings} more are part of the questions, not results. {sum(ledger.seconds.values()):.1f} s."]
+    return "\n".join(lines)
+
+
+def as_json(ledger: Ledger, order: list[str]) -> dict[str, Any]:
+    """Everything, failures one by one; infinities as strings."""
+
+    def plain(value: Any) -> Any:
+        return str(value) if isinstance(value, float) and not math.isfinite(value) else value
+
+    return {
+        "quantities": {n: {k: plain(v) for k, v in asdict(ledger.accounts[n]).items()} for n in order if n in ledger.accounts},
+        "failures": [{k: plain(v) for k, v in asdict(f).items()} for f in ledger.failures],
+        "unclaimed": ledger.unclaimed,
+        "settings": ledger.settings,
+        "seconds": ledger.seconds,
+    }
+
+
+def markdown(ledger: Ledger, order: list[str], cases: int) -> str:
+    """docs/parity.md."""
+    total = ledger.total()
+    lines = [
+        "# Parity with R",
+        "",
+        "Written by `python tests/parity/run.py DIR --markdown docs/parity.md`; not edited by hand.",
+        "",
+        f"{cases} models fitted by R (`lm`, `glm`, `lme4`, `lmerTest`, `emmeans`, `car`, `sandwich`, `clubSandwich`, `pbkrtest`) hold "
+        f"{total.available} numbers. bossa, through its public interface alone, was compared on {total.compared} of them; "
+        f"{total.failing} fail, {total.unstable} are left out because the corpus calls them unstable, {total.left} are not compared yet.",
+        "",
+        "| " + " | ".join(HEAD) + " |",
+        "|---|" + "---:|" * 6 + "---|",
+        *("| " + " | ".join(r) + " |" for r in table(ledger, order)),
+        "",
+        "An error is a difference over its scale; *of tolerance* is the worst error as a share of what is allowed.",
+        "",
+        "## Tolerances",
+        "",
+        "| model | tolerance | reason |",
+        "|---|---|---|",
+        *(f"| {kind} | {value:.0e} | {reason} |" for kind, (value, reason) in BASE.items()),
+        "",
+        "For mixed models the tolerance widens to ten times the case's own `ref_acc` (the accuracy of the reference) where that is more.",
+        "",
+        "| kind of number | scale | tolerance | reason |",
+        "|---|---|---|---|",
+        *(
+            f"| {kind} | {scale} | {'as above' if value is None else f'{value:.0e}'} | {reason} |"
+            for kind, (scale, value, reason) in KINDS.items()
+        ),
+        "",
+        "## Not results",
+        "",
+        "| numbers | why they are not compared |",
+        "|---|---|",
+        *(f"| `{pattern}` | {reason} |" for pattern, reason in SETTINGS.items()),
+        "",
+    ]
+    return "\n".join(lines)

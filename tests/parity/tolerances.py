@@ -1,0 +1,70 @@
+"""How close is close enough, and why: the one table of tolerances.
+
+An error is a difference divided by a scale; it must not exceed the tolerance of its kind for the model at hand.
+"""
+
+from __future__ import annotations
+
+import math
+
+from corpus import Case
+
+# Of a standard error (estimates, limits) or relative (everything else), by kind of model.
+BASE = {
+    "lm": (1e-9, "closed form: both sides carry only rounding, a few epsilon times the condition number"),
+    "glm": (1e-7, "both iterate to rounding of the score; R's reference is polished by Newton steps"),
+    "lmer": (1e-6, "the optimum is found by an optimizer on both sides; R's is polished, `ref_acc` says how well"),
+    "glmer": (1e-5, "as lmer, with an inner optimization per group"),
+    "compare": (1e-6, "statistics of two fits; differences of deviances lose digits"),
+}
+
+# kind: (scale of the error, absolute tolerance that replaces BASE or None, reason)
+KINDS = {
+    "estimate": ("its standard error", None, "what a difference in an estimate or limit means is set by its standard error"),
+    "relative": ("the reference", None, "numbers of one sign and size: standard errors, degrees of freedom, likelihoods, sums of squares"),
+    "scaled": (
+        "the unit it is measured in",
+        None,
+        "numbers that may be 0: covariances √(VᵢᵢVⱼⱼ), residuals σ, statistics max(1, |t|), columns their norm",
+    ),
+    "p": ("the reference, down to 1e-300", None, "below 1e-300 both sides underflow; there both must be below"),
+    "multiplicity": ("1", 1e-9, "R integrates numerically for these p-values and limits"),
+    "simulated": ("1", 1e-3, "R simulates (mvt): good to about 1e-3"),
+    "quantile": ("its standard error", 1e-4, "R's qtukey stops its search at 1e-4"),
+    "simulated_limit": ("its standard error", 5e-3, "a quantile of R's simulation"),
+    "digits7": ("the reference", 1e-6, "the reference is a difference quotient, good to about 1e-7"),
+    "estimate7": ("its standard error", 1e-6, "the reference is the root of a profile, good to about 1e-7"),
+}
+
+FLOOR = 1e-300
+
+
+def tolerance(case: Case, kind: str) -> float:
+    """What an error of `kind` may be at most in this case."""
+    fixed = KINDS[kind][1]
+    if fixed is not None:
+        return fixed
+    base = BASE[case.kind][0]
+    accuracy = case.record.get("ref_acc") if case.mixed else None  # of the reference itself, in standard errors
+    return max(base, 10 * accuracy) if accuracy else base
+
+
+def error(kind: str, ours: float | None, reference: float, scale: float | None) -> float:
+    """The difference on the scale of its kind; inf where one side has no number."""
+    if ours is None or math.isnan(ours):
+        return math.inf
+    if ours == reference:
+        return 0.0
+    if math.isinf(ours) or math.isinf(reference):
+        return math.inf
+    if kind == "p":
+        if max(ours, reference) < FLOOR:
+            return 0.0
+        scale = max(abs(reference), FLOOR)
+    elif kind in ("relative", "digits7"):
+        scale = abs(reference)
+    elif kind in ("multiplicity", "simulated"):
+        scale = 1.0
+    if not scale or math.isnan(scale):
+        scale = abs(reference) or 1.0
+    return abs(ours - reference) / scale
