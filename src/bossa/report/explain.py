@@ -1,0 +1,167 @@
+"""Show your work: the steps from the data to the numbers of the last result, each with its frame.
+
+    e = m.explain();  print(e);  e["XtX"]      every step by its name
+
+Parameters: coding → sizes → design → XᵀWX, XᵀWy → β̂ → σ̂² → standard errors. An explored or predicted question: the steps of its Target,
+the map L they amount to at β̂, Lβ̂ and √(L V Lᵀ). The estimates are those of the fit (found by a QR decomposition, which loses less to
+rounding than the normal equations shown).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from html import escape
+
+import numpy as np
+import polars as pl
+from attrs import frozen
+
+from ..state.inference import SimulationState
+from ..state.target import Linear, Target
+from . import html, table, text
+from .table import Readable
+
+
+@frozen
+class Step:
+    """One step: a short name, what is done, and its numbers."""
+
+    name: str
+    what: str
+    frame: pl.DataFrame
+
+
+@frozen(repr=False)
+class Explanation:
+    """The worked steps; `e["name"]` is the frame of one."""
+
+    title: str
+    steps: tuple[Step, ...]
+
+    def __getitem__(self, name: str) -> pl.DataFrame:
+        return {s.name: s.frame for s in self.steps}[name]
+
+    def __str__(self) -> str:
+        lines = [self.title]
+        for i, s in enumerate(self.steps, 1):
+            lines += ["", f"{i}. {s.name}: {s.what}", *(f"   {line}" for line in text.lay_out(text.grid(s.frame, rows=12)))]
+        return "\n".join(lines)
+
+    __repr__ = __str__
+
+    def _repr_html_(self) -> str:
+        steps = "".join(
+            f"<p><b>{i}. {escape(s.name)}</b>: {escape(s.what)}</p>{html.grid(text.grid(s.frame, rows=12))}"
+            for i, s in enumerate(self.steps, 1)
+        )
+        return html.wrap(f'<div class="title">{escape(self.title)}</div>{steps}')
+
+
+def explain(m: Readable) -> Explanation:
+    """The steps of the question asked last, or of the parameters."""
+    if m.focus is None or isinstance(m.focus, SimulationState):
+        return Explanation(f"How the coefficients of {m.spec.formula} were found", tuple(_params(m)))
+    return Explanation(f"How the numbers of this question were found: {text.stage(m)}, {m.spec.formula}", tuple(_target(m, m.focus.target)))
+
+
+# ------------------------------------------------------------------ parameters
+def _params(m: Readable) -> Iterator[Step]:
+    design, fit = m.problem.design, m.fit_state
+    yield from _codings(m)
+    yield Step(
+        "sizes",
+        "observations, estimated coefficients, residual degrees of freedom",
+        pl.DataFrame({"n": [design.n_obs], "p": [len(fit.coef)], "df_resid": [fit.df_resid]}),
+    )
+    z, symbol = _response(m)
+    yield Step("design", f"first rows of X, with {symbol}" + ("" if fit.working is None else " and the weights W"), _head(m, z, symbol))
+    if design.random is None:
+        X = design.X
+        WX = X if fit.working is None else X * fit.working[:, None]
+        W = "" if fit.working is None else "W"
+        yield Step("XtX", f"Xᵀ{W}X", _square(X.T @ WX, design.names))
+        yield Step("Xty", f"Xᵀ{W}{symbol}", pl.DataFrame({"term": list(design.names), "Xty": WX.T @ z}))
+        yield Step("estimates", f"β̂ = (Xᵀ{W}X)⁻¹ Xᵀ{W}{symbol}", pl.DataFrame({"term": list(design.names), "estimate": fit.coef}))
+    yield _scale(m)
+    yield Step("errors", "se = √ of the diagonal of V, the model's covariance of β̂", _errors(m))
+    if m.inference is not None:
+        yield Step("inference", text.heading(m.inference), table.params_frame(m))
+
+
+def _codings(m: Readable) -> Iterator[Step]:
+    return iter(())
+
+
+def _response(m: Readable) -> tuple[np.ndarray, str]:
+    """What the (last) least-squares problem regresses on X: y, or the working response of a generalized linear model."""
+    design, fit, link = m.problem.design, m.fit_state, m.problem.link
+    offset = 0.0 if design.offset is None else design.offset
+    if link.name == "identity":
+        return design.y - offset, "y" if design.offset is None else "(y − offset)"
+    return fit.eta - offset + (design.y - fit.mu) / link.slope(fit.eta), "z"
+
+
+def _head(m: Readable, z: np.ndarray, symbol: str, rows: int = 5) -> pl.DataFrame:
+    design, working = m.problem.design, m.fit_state.working
+    left = pl.DataFrame({"row": design.rows[:rows], symbol: z[:rows]} | ({} if working is None else {"W": working[:rows]}))
+    return table.beside(left, {name: design.X[:rows, j] for j, name in enumerate(design.names)})
+
+
+def _scale(m: Readable) -> Step:
+    fit = m.fit_state
+    if not fit.dispersion_estimated:
+        return Step("dispersion", f"φ is 1 for the {m.spec.family.name} family", pl.DataFrame({"dispersion": [fit.dispersion]}))
+    if fit.estimator == "lm":
+        frame = pl.DataFrame({"rss": [fit.deviance], "df_resid": [fit.df_resid], "variance": [fit.dispersion], "sigma": [fit.sigma]})
+        return Step("sigma", "σ̂² = residual sum of squares / residual degrees of freedom", frame)
+    return Step("dispersion", "the estimated scale φ̂", pl.DataFrame({"dispersion": [fit.dispersion], "sigma": [fit.sigma]}))
+
+
+def _errors(m: Readable) -> pl.DataFrame:
+    variance = np.diag(m.fit_state.vcov)
+    return pl.DataFrame({"term": list(m.problem.design.names), "variance": variance, "se": np.sqrt(variance)})
+
+
+def _square(matrix: np.ndarray, names: tuple[str, ...]) -> pl.DataFrame:
+    return table.beside(pl.DataFrame({"term": list(names)}), {name: matrix[:, j] for j, name in enumerate(names)})
+
+
+# ------------------------------------------------------------------ a question
+def _target(m: Readable, target: Target) -> Iterator[Step]:
+    design, fit = m.problem.design, m.fit_state
+    for name, value in target.details.items():
+        if isinstance(value, pl.DataFrame):
+            yield Step(name, f"the {name} of the question", value)
+    value, columns = fit.coef, design.names
+    if len(_inputs(target)) and _inputs(target)[0] == len(fit.coef):
+        for i, step in enumerate(target.steps, 1):
+            value = step.value(value)
+            if isinstance(step, Linear):
+                wide = {c: step.matrix[:, j] for j, c in enumerate(columns)} | ({} if step.offset is None else {"offset": step.offset})
+                yield Step(
+                    f"step {i}",
+                    step.label or "rows of weights: each gives one number, Σ weight × input",
+                    pl.DataFrame(wide | {"value": value}),
+                )
+            else:
+                yield Step(f"step {i}", f"each number through {step.name}", pl.DataFrame({"value": value}))
+            columns = tuple(f"input {j + 1}" for j in range(len(value)))
+        J = target.jacobian(fit.coef)
+        se = np.sqrt(np.einsum("kp,pq,kq->k", J, fit.vcov, J))
+        yield Step(
+            "L",
+            "the whole map at β̂: change of each number per unit of each coefficient",
+            table.beside(target.labels, {c: J[:, j] for j, c in enumerate(design.names)}),
+        )
+        yield Step(
+            "estimates",
+            "Lβ̂ (with what stands between taken as it is), and se = √(L V Lᵀ) with the model's V",
+            table.beside(target.labels, {"estimate": value, "se": se}),
+        )
+    if m.focus_inference is not None:
+        frame = table.effects_frame(m) if target.kind != "predictions" else table.predictions_frame(m)
+        yield Step("inference", text.heading(m.focus_inference), frame)
+
+
+def _inputs(target: Target) -> list[int]:
+    return [s.matrix.shape[1] for s in target.steps if isinstance(s, Linear)]

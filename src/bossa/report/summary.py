@@ -1,0 +1,104 @@
+"""The fit as R's `summary()` lays it out: call, residuals, coefficients, then the numbers of the whole model.
+
+summary(m, numbers, residuals)  →  Summary; its `str` is the text
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from html import escape
+from math import isfinite
+from typing import Any
+
+import numpy as np
+import polars as pl
+from attrs import frozen
+
+from . import table, text
+from .display import cell, degrees, probability, significant
+from .table import Readable
+
+
+@frozen(repr=False)
+class Summary:
+    """Text of a fit; `print` it."""
+
+    text: str
+
+    def __str__(self) -> str:
+        return self.text
+
+    __repr__ = __str__
+
+    def _repr_html_(self) -> str:
+        return f"<pre>{escape(self.text)}</pre>"
+
+
+def summary(m: Readable, numbers: Mapping[str, Any], residuals: np.ndarray) -> Summary:
+    """R-like text.   numbers: the model's diagnostics;  residuals (n,): response (LM) or deviance residuals"""
+    blocks = [
+        [f"Call: {m.spec.formula}", *_call(m)],
+        _residuals(m, residuals),
+        [f"Coefficients:{_how(m)}", *text.lay_out(text.grid(table.params_frame(m), rows=1000))],
+        _model_lines(m, numbers),
+        [f"- {n}" for n in text.notes(m)],
+    ]
+    return Summary("\n\n".join("\n".join(b) for b in blocks if b))
+
+
+def _call(m: Readable) -> list[str]:
+    spec = m.spec
+    return [f"      {text.kind(spec)}, family {spec.family.name}, {spec.link.name} link, {spec.method.upper()}"]
+
+
+def _how(m: Readable) -> str:
+    return " (no standard errors yet: use m.infer())" if m.inference is None else f" ({text.heading(m.inference)})"
+
+
+def _residuals(m: Readable, residuals: np.ndarray) -> list[str]:
+    """Five numbers, or every residual where there are no more."""
+    name = "Residuals:" if m.fit_state.estimator == "lm" else "Deviance residuals:"
+    finite = residuals[np.isfinite(residuals)]
+    if len(finite) == 0:
+        return []
+    quantiles = np.quantile(finite, [0, 0.25, 0.5, 0.75, 1])
+    frame = pl.DataFrame({k: [cell(float(v))] for k, v in zip(("Min", "1Q", "Median", "3Q", "Max"), quantiles)})
+    return [name, *text.lay_out(text.Grid("", tuple(frame.columns), tuple(tuple(frame[c]) for c in frame.columns), (True,) * 5))]
+
+
+def _model_lines(m: Readable, numbers: Mapping[str, Any]) -> list[str]:
+    """The numbers of the whole model, as R words them."""
+    d = {k: float(v) for k, v in numbers.items() if v is not None and isfinite(v)}
+    lines = _linear(d) if m.fit_state.estimator == "lm" else _generalized(m, d)
+    rows = [f"Rows: {text.rows_used(m)}"]
+    outcome = table.convergence(m.fit_state.outcome)
+    return [*lines, *rows, f"Fit: {outcome}"]
+
+
+def _linear(d: Mapping[str, float]) -> list[str]:
+    lines = []
+    if "sigma" in d:
+        lines.append(f"Residual standard error: {significant(d['sigma'])} on {degrees(d['df_resid'])} degrees of freedom")
+    if "rsquared" in d:
+        adjusted = f", adjusted R²: {significant(d['rsquared_adj'])}" if "rsquared_adj" in d else ""
+        lines.append(f"R²: {significant(d['rsquared'])}{adjusted}")
+    if "fstat" in d:
+        dfs = f" on {degrees(d['fstat_df1'])} and {degrees(d['fstat_df2'])} degrees of freedom" if "fstat_df1" in d else ""
+        p = f", p-value: {probability(d['fstat_p_value'])}" if "fstat_p_value" in d else ""
+        lines.append(f"F statistic: {significant(d['fstat'])}{dfs}{p}")
+    return lines
+
+
+def _generalized(m: Readable, d: Mapping[str, float]) -> list[str]:
+    fit = m.fit_state
+    how = "estimated" if fit.dispersion_estimated else "fixed"
+    lines = [f"Dispersion of the {m.spec.family.name} family: {significant(fit.dispersion)} ({how})"]
+    if "null_deviance" in d:
+        on = f" on {degrees(d['df_null'])} degrees of freedom" if "df_null" in d else ""
+        lines.append(f"Null deviance:     {significant(d['null_deviance'])}{on}")
+    if "deviance" in d:
+        lines.append(f"Residual deviance: {significant(d['deviance'])} on {degrees(fit.df_resid)} degrees of freedom")
+    if "aic" in d:
+        lines.append(f"AIC: {significant(d['aic'])}")
+    lines += [f"{name}: {significant(float(value))}" for name, value in fit.aux.items() if np.ndim(value) == 0]
+    return [*lines, f"Iterations: {fit.outcome.iterations}"]

@@ -1,0 +1,311 @@
+"""States as polars frames: what every property of a Model shows.
+
+Every function takes the model `m` (anything `Readable`) and returns a frame in full float64 precision; what is not there is null, never
+NaN. Nothing is computed here. COLUMNS says once what each column means and how it is displayed; the glossary of the docs is made from it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any, Protocol
+
+import numpy as np
+import polars as pl
+from attrs import frozen
+
+from ..errors import NotYet, Refused
+from ..state.inference import EffectsState, InferenceState, JointTestState
+
+
+class Readable(Protocol):
+    """What report reads of a Model."""
+
+    spec: Any
+    data: Any
+    problem: Any
+    fit_state: Any
+    inference: Any
+    joint: Any
+    focus: Any
+    focus_inference: Any
+
+
+@frozen
+class Column:
+    """What a column means, and its display format (see `display.FORMATS`; "estimate": the precision of its row's standard error)."""
+
+    meaning: str
+    format: str = "number"
+
+
+_TERM = Column("Name of the coefficient, or of the term that is tested.", "plain")
+COLUMNS: dict[str, Column] = {
+    # estimates and what is known of them
+    "term": _TERM,
+    "contrast": Column("The comparison of a row: which means are subtracted or divided.", "plain"),
+    "estimate": Column("The number asked for, on the scale named in the notes.", "estimate"),
+    "se": Column("Standard error: estimated standard deviation of the estimate over repeated samples.", "estimate"),
+    "ci_lower": Column("Lower limit of the interval; the header says its level and kind.", "estimate"),
+    "ci_upper": Column("Upper limit of the interval.", "estimate"),
+    "statistic": Column(
+        "Test statistic of the hypothesis that the estimate equals its null value: t, z, F or χ², named in the header.", "statistic"
+    ),
+    "df": Column("Degrees of freedom of the reference distribution; inf: the normal or χ² one.", "df"),
+    "p_value": Column("Probability, if the null value were true, of a statistic at least this extreme. Never clipped.", "p"),
+    "p_mc_se": Column("Monte-Carlo standard error of a simulated p-value: how far another seed would move it.", "p"),
+    "null_lower": Column("Lower limit of the interval that holds the statistic when the null is true (permutation).", "estimate"),
+    "null_upper": Column("Upper limit of the same interval.", "estimate"),
+    "pre": Column("Proportional reduction of cross-validated error that the term brings."),
+    "pre_sd": Column("Standard deviation of `pre` over folds."),
+    "df1": Column("Numerator degrees of freedom: how many coefficients are tested at once.", "df"),
+    "df2": Column("Denominator degrees of freedom; inf: a χ² test.", "df"),
+    # predictions and rows
+    "fitted": Column("Predicted value: the mean response, unless type= said another scale.", "estimate"),
+    "resid": Column("Response minus fitted value.", "number"),
+    "hat": Column("Leverage: weight of the row's own response in its fitted value."),
+    "std_resid": Column("Residual divided by its standard error."),
+    "cooksd": Column("Cook's distance: how far all fitted values move when the row is left out."),
+    "row": Column("Position of the row in the data, from 0.", "plain"),
+    "used": Column("Whether the fit used the row.", "plain"),
+    "reason": Column("Why the row was not used.", "plain"),
+    "mean": Column("Mean over simulations."),
+    # one row per model
+    "n": Column("Observations used: rows, or the sum of their frequency weights.", "df"),
+    "df_model": Column("Coefficients estimated, the intercept not counted.", "df"),
+    "df_resid": Column("Residual degrees of freedom.", "df"),
+    "sigma": Column("Residual standard deviation (√dispersion for generalized linear models).", "number"),
+    "dispersion": Column("Variance of the response relative to what the family's variance function says."),
+    "deviance": Column("Twice the log-likelihood lost against a model that fits every row; the residual sum of squares for linear models."),
+    "null_deviance": Column("Deviance of the model with an intercept (and the offset) alone."),
+    "df_null": Column("Residual degrees of freedom of that model.", "df"),
+    "loglik": Column("Maximised log-likelihood."),
+    "npar": Column("Parameters counted by AIC, the scale included where it is estimated.", "df"),
+    "aic": Column("Akaike's criterion: 2 npar − 2 loglik; smaller is better."),
+    "bic": Column("Bayesian information criterion: log(n) npar − 2 loglik."),
+    "rsquared": Column("Share of the response's variance that the fitted values carry."),
+    "rsquared_adj": Column("The same, corrected for the number of coefficients."),
+    "fstat": Column("F statistic of the whole model against its intercept alone.", "statistic"),
+    "fstat_df1": Column("Its numerator degrees of freedom.", "df"),
+    "fstat_df2": Column("Its denominator degrees of freedom.", "df"),
+    "fstat_p_value": Column("Its p-value.", "p"),
+    "pearson_chisq": Column("Sum of squared Pearson residuals."),
+    # collinearity
+    "gvif": Column("Generalized variance inflation: how much the other terms widen the term's confidence region."),
+    "gvif_scaled": Column("gvif^(1/(2 df)): comparable between terms of different df; its square compares to an ordinary VIF."),
+    # random effects
+    "group": Column("Grouping factor.", "plain"),
+    "level": Column("Level of the grouping factor.", "plain"),
+    "term1": Column("First random-effect column of a variance or covariance.", "plain"),
+    "term2": Column("Second column; null for a variance.", "plain"),
+    "variance": Column("Variance (or covariance) of the random effects."),
+    "sd": Column("Standard deviation."),
+    "corr": Column("Correlation of two random effects."),
+    # broom's names
+    "std_error": Column("`se` under broom's name (`tidy`).", "estimate"),
+    "conf_low": Column("`ci_lower` under broom's name.", "estimate"),
+    "conf_high": Column("`ci_upper` under broom's name.", "estimate"),
+    "r_squared": Column("`rsquared` under broom's name (`glance`)."),
+    "adj_r_squared": Column("`rsquared_adj` under broom's name."),
+    "log_lik": Column("`loglik` under broom's name."),
+    "df_residual": Column("`df_resid` under broom's name.", "df"),
+    "nobs": Column("`n` under broom's name.", "df"),
+}
+
+TIDY = {"se": "std_error", "ci_lower": "conf_low", "ci_upper": "conf_high"}
+GLANCE = {
+    "rsquared": "r_squared",
+    "rsquared_adj": "adj_r_squared",
+    "fstat": "statistic",
+    "fstat_p_value": "p_value",
+    "df_model": "df",
+    "loglik": "log_lik",
+    "df_resid": "df_residual",
+    "n": "nobs",
+}
+
+
+def formats(names: Iterable[str]) -> dict[str, str]:
+    """Display format of each column; columns of the user's data are plain."""
+    return {name: COLUMNS[name].format if name in COLUMNS else "plain" for name in names}
+
+
+def glossary() -> str:
+    """COLUMNS as a Markdown page."""
+    lines = [
+        "# What the columns mean",
+        "",
+        "Every column that bossa adds to a frame. This page is made from `bossa.report.table.COLUMNS`.",
+        "",
+    ]
+    lines += ["| column | meaning |", "|---|---|"]
+    return "\n".join([*lines, *(f"| `{name}` | {c.meaning} |" for name, c in COLUMNS.items())]) + "\n"
+
+
+# ------------------------------------------------------------------ building frames
+def series(values: Any) -> pl.Series:
+    """Values as a column: NaN, which marks what an array does not have, becomes null."""
+    out = pl.Series(values)
+    return out.fill_nan(None) if out.dtype.is_float() else out
+
+
+def beside(left: pl.DataFrame, columns: Mapping[str, Any]) -> pl.DataFrame:
+    """`left` with more columns; a name that `left` already has gets the suffix _bossa."""
+    return left.with_columns(series(v).alias(f"{k}_bossa" if k in left.columns else k) for k, v in columns.items())
+
+
+def uncertainty(inference: InferenceState | None, names: tuple[str, ...] | None = None) -> dict[str, Any]:
+    """The columns of an inference in table order; `names` restricts the standard ones."""
+    if inference is None:
+        return {}
+    lower, upper = (None, None) if inference.interval is None else inference.interval
+    standard = {
+        "se": inference.se,
+        "ci_lower": lower,
+        "ci_upper": upper,
+        "statistic": inference.statistic,
+        "df": inference.df,
+        "p_value": inference.p_value,
+    }
+    return {k: v for k, v in standard.items() if v is not None and (names is None or k in names)} | inference.columns
+
+
+def _take(frame: pl.DataFrame, index: np.ndarray) -> pl.DataFrame:
+    """Rows of `frame` by position; -1 gives a row of nulls."""
+    at = pl.Series(index, dtype=pl.Int64)
+    return frame.select(pl.all().gather(at.set(at < 0, None)))
+
+
+def _positions(kept: np.ndarray) -> np.ndarray:
+    """Index among the kept of each entry of `kept` (P,), -1 where dropped."""
+    return np.where(kept, np.cumsum(kept) - 1, -1)
+
+
+# ------------------------------------------------------------------ results
+def params_frame(m: Readable) -> pl.DataFrame:
+    """term, estimate, inference columns; coefficients that rank dropped are null rows in their place."""
+    design = m.problem.design
+    numbers = beside(pl.DataFrame({"estimate": m.fit_state.coef}), uncertainty(m.inference))
+    return pl.DataFrame({"term": list(design.columns)}).hstack(_take(numbers, _positions(design.kept)))
+
+
+def vcov_frame(m: Readable) -> pl.DataFrame:
+    """Covariance of the coefficients: of the last inference that made one, else the model's own. Dropped coefficients are null."""
+    design = m.problem.design
+    V = m.fit_state.vcov if m.inference is None or m.inference.vcov is None else m.inference.vcov
+    at = _positions(design.kept)
+    full = np.where((at[:, None] < 0) | (at < 0), np.nan, V[np.ix_(at, at)])
+    return beside(pl.DataFrame({"term": list(design.columns)}), {name: full[:, i] for i, name in enumerate(design.columns)})
+
+
+def effects_frame(m: Readable) -> pl.DataFrame:
+    """The labels of the question, estimate, inference columns; rows that are not estimable have nulls."""
+    if isinstance(m.focus_inference, JointTestState):
+        return m.focus_inference.frame
+    target = m.focus.target
+    columns = {"estimate": m.focus.estimate, **uncertainty(m.focus_inference)}
+    if target.estimable is not None:
+        numbers = _take(
+            pl.DataFrame({k: series(v) for k, v in columns.items()}), np.where(target.estimable, np.arange(len(target.estimable)), -1)
+        )
+        columns = {k: numbers[k] for k in columns}
+    return beside(target.labels, columns)
+
+
+def predictions_frame(m: Readable) -> pl.DataFrame:
+    """The rows asked for, fitted, and se and limits after `.infer()`."""
+    return beside(m.focus.newdata, {"fitted": m.focus.fitted, **uncertainty(m.focus_inference, ("se", "ci_lower", "ci_upper"))})
+
+
+def simulations_frame(m: Readable) -> pl.DataFrame:
+    """sim_1, sim_2, …, or after `.infer()` what they say of each row."""
+    if m.focus_inference is not None:
+        return pl.DataFrame({k: series(v) for k, v in uncertainty(m.focus_inference).items()})
+    return pl.DataFrame({f"sim_{i + 1}": m.focus.values[:, i] for i in range(m.focus.values.shape[1])})
+
+
+def diagnostics_frame(m: Readable, numbers: Mapping[str, Any]) -> pl.DataFrame:
+    """One row of the model's summary numbers."""
+    return pl.DataFrame({k: series([v]) for k, v in numbers.items()})
+
+
+def designmat_frame(m: Readable) -> pl.DataFrame:
+    """The design matrix of the rows used, by column name."""
+    design = m.problem.design
+    return pl.DataFrame({name: design.X[:, i] for i, name in enumerate(design.names)})
+
+
+def vif_frame(numbers: Mapping[str, Any]) -> pl.DataFrame:
+    """Variance inflation: one row per term."""
+    return pl.DataFrame({k: series(v) for k, v in numbers.items()})
+
+
+def varying_frame(m: Readable, part: str, problem: Any, fit: Any) -> pl.DataFrame:
+    """Random effects of a mixed model."""
+    where = f".varying_{part}"
+    if problem.design.random is None:
+        raise Refused("this model has no random effects.", where=where, do="Add a term such as (1 | g) to the formula.")
+    raise NotYet("random effects are not shown yet.", where=where, do="Use .params.")
+
+
+# ------------------------------------------------------------------ broom's names
+def tidy(m: Readable) -> pl.DataFrame:
+    """`.effects` after `.explore()`, else `.params`, under broom's names."""
+    frame = effects_frame(m) if isinstance(m.focus, EffectsState) else params_frame(m)
+    return frame.rename({k: v for k, v in TIDY.items() if k in frame.columns})
+
+
+def glance(m: Readable, numbers: Mapping[str, Any]) -> pl.DataFrame:
+    """`.diagnostics` under broom's names."""
+    return diagnostics_frame(m, {GLANCE.get(k, k): v for k, v in numbers.items()})
+
+
+def augment(m: Readable, casewise: Mapping[str, Any]) -> pl.DataFrame:
+    """Every row of the data with the numbers of its case; rows that were not used have nulls.   casewise: name → (n,)"""
+    design = m.problem.design
+    at = np.full(design.n_data, -1)
+    at[design.rows] = np.arange(design.n)
+    numbers = _take(pl.DataFrame({k: series(v) for k, v in casewise.items()}), at)
+    return beside(_data(m), {k: numbers[k] for k in numbers.columns})
+
+
+def augment_new(m: Readable) -> pl.DataFrame:
+    """The new rows with fitted values, under broom's names."""
+    frame = predictions_frame(m)
+    return frame.rename({k: v for k, v in TIDY.items() if k in frame.columns})
+
+
+def _data(m: Readable) -> pl.DataFrame:
+    """The user's data, or the row numbers alone where a loaded model has no data."""
+    return pl.DataFrame({"row": np.arange(m.problem.design.n_data)}) if m.data is None else m.data
+
+
+# ------------------------------------------------------------------ how the fit came about
+@frozen
+class Convergence:
+    """How the search ended: status ("ok" | "boundary" | "suspect" | "failed"), one sentence, what to do."""
+
+    status: str
+    message: str
+    advice: str
+    method: str
+    iterations: int
+    gradient: float
+    boundary: tuple[str, ...]
+
+    def __str__(self) -> str:
+        return f"{self.status}: {self.message} {self.advice}".rstrip()
+
+
+def convergence(outcome: Any) -> Convergence:
+    """The outcome of a fit in words."""
+    return Convergence(
+        outcome.status, outcome.message, outcome.advice, outcome.method, outcome.iterations, outcome.gradient, outcome.boundary
+    )
+
+
+def metadata_frame(m: Readable) -> pl.DataFrame:
+    """row, used, reason: which rows of the data the fit used, and why not the others."""
+    design = m.problem.design
+    used = np.zeros(design.n_data, dtype=bool)
+    used[design.rows] = True
+    return pl.DataFrame({"row": np.arange(design.n_data), "used": used})

@@ -1,0 +1,196 @@
+"""What a model says of itself when it is printed: one page for text and HTML alike.
+
+    page(m)  →  Page(title, facts, tables, notes)      text(m) lays it out in columns; html.html(m) does the same for a browser
+
+Every state has a page: not fitted, fitted, inferred, explored, predicted, simulated. Everything that changed a number stands in it.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import polars as pl
+from attrs import frozen
+
+from ..state.inference import EffectsState, InferenceState, JointTestState, PredictionState, SimulationState
+from . import table
+from .display import align, cells
+
+ROWS, COLUMNS = 30, 14  # of a table, before it is shortened
+_NUMERIC = ("estimate", "number", "statistic", "df", "p")
+
+
+@frozen
+class Grid:
+    """A table ready to be laid out: cells as text, decimal points not yet aligned.
+
+    rest  what was left out, in words; empty when nothing was
+    rule  a line is drawn above this row; None: nowhere
+    """
+
+    title: str
+    names: tuple[str, ...]
+    columns: tuple[tuple[str, ...], ...]
+    numeric: tuple[bool, ...]
+    rest: str = ""
+    rule: int | None = None
+
+
+@frozen
+class Page:
+    title: str
+    facts: tuple[tuple[str, str], ...]
+    tables: tuple[Grid, ...]
+    notes: tuple[str, ...]
+
+
+# ------------------------------------------------------------------ content
+def kind(spec: Any) -> str:
+    """ "linear model", "generalized linear mixed model" …"""
+    plain = spec.family is None or (spec.family.name == "gaussian" and spec.link.name == "identity")
+    return f"{'' if plain else 'generalized '}linear {'mixed ' if spec.bars else ''}model"
+
+
+def page(m: table.Readable) -> Page:
+    """The whole content of a model's printout."""
+    title = kind(m.spec)
+    title = f"{title[0].upper()}{title[1:]}, {stage(m)}"
+    return Page(title, tuple(_facts(m)), tuple(_tables(m)), notes(m))
+
+
+def stage(m: table.Readable) -> str:
+    """What was done last."""
+    if isinstance(m.focus, EffectsState):
+        return f"explored: {m.focus.query}"
+    if isinstance(m.focus, PredictionState):
+        return f"predictions ({m.focus.type})"
+    if isinstance(m.focus, SimulationState):
+        return f"{m.focus.values.shape[1]} simulations"
+    return "not fitted" if m.fit_state is None else "fitted"
+
+
+def _facts(m: table.Readable) -> list[tuple[str, str]]:
+    """Name and value of each line of the header."""
+    spec = m.spec
+    facts = [("formula", spec.formula)]
+    if spec.family is not None:
+        facts.append(("family", f"{spec.family.name} ({spec.link.name} link)"))
+    facts += [
+        (k.replace("_", " "), v) for k, v in (("weights", spec.weights), ("freq_weights", spec.freq_weights), ("offset", spec.offset)) if v
+    ]
+    if m.fit_state is None:
+        return [
+            *facts,
+            ("data", "none given" if m.data is None else f"{m.data.height} rows"),
+            ("next", "m = m.fit()" if m.data is not None else "give model(formula, data)"),
+        ]
+    facts.append(("rows", rows_used(m)))
+    facts += levels(m)
+    groups = dict.fromkeys(f"{t.factor}: {len(t.levels)}" for t in _random_terms(m))
+    facts += [("groups", ", ".join(groups))] if groups else []
+    facts.append(("method", spec.method.upper()))
+    facts.append(("fit", str(table.convergence(m.fit_state.outcome))))
+    return facts
+
+
+def rows_used(m: table.Readable) -> str:
+    """ "342 of 344 used"."""
+    design = m.problem.design
+    counts = "" if design.freq is None else f" ({design.n_obs:g} observations by freq_weights)"
+    return (f"{design.n} of {design.n_data} used" if design.n < design.n_data else f"all {design.n} used") + counts
+
+
+def levels(m: table.Readable) -> list[tuple[str, str]]:
+    return []
+
+
+def _random_terms(m: table.Readable) -> tuple:
+    random = m.problem.design.random
+    return () if random is None else random.terms
+
+
+def _tables(m: table.Readable) -> list[Grid]:
+    """The tables of what was asked last."""
+    if m.fit_state is None:
+        return []
+    title = heading(m.focus_inference)
+    if isinstance(m.focus, EffectsState):
+        return [grid(table.effects_frame(m), title)]
+    if isinstance(m.focus, PredictionState):
+        return [grid(table.predictions_frame(m), title, rows=10)]
+    if isinstance(m.focus, SimulationState):
+        return [grid(table.simulations_frame(m), title, rows=10)]
+    tests = [] if m.joint is None else [grid(m.joint.frame, heading(m.joint))]
+    return tests if tests and m.inference is None else [grid(table.params_frame(m), heading(m.inference)), *tests]
+
+
+def notes(m: table.Readable) -> tuple[str, ...]:
+    """Every choice that changed a number of what is shown, once."""
+    if m.fit_state is None:
+        return ()
+    said = [*m.problem.design.notes, *m.fit_state.notes]
+    if isinstance(m.focus, EffectsState):
+        said += [*m.focus.target.notes, *m.focus.target.reason]
+    elif isinstance(m.focus, PredictionState):
+        said += [*m.focus.target.notes, *m.focus.target.reason, *m.focus.notes]
+    elif isinstance(m.focus, SimulationState):
+        said += m.focus.notes
+    for state in (m.inference, m.joint) if m.focus is None else (m.focus_inference,):
+        said += [] if state is None else state.notes
+    return tuple(dict.fromkeys(n for n in said if n))
+
+
+def heading(state: InferenceState | JointTestState | None) -> str:
+    """The line above a table: how its uncertainty was found."""
+    if state is None:
+        return ""
+    if isinstance(state, JointTestState):
+        return f"tests: {state.kind}, {state.statistic_name}"
+    parts = [state.how]
+    if state.interval is not None and state.level is not None:
+        parts.append(f"{100 * state.level:.10g}% intervals")
+    if state.statistic is not None:
+        parts.append(f"{state.statistic_name} tests")
+    if state.side != "two-sided":
+        parts.append(f"one-sided ({state.side})")
+    parts += [f"{k}={v}" for k, v in state.options.items() if v is not None]
+    return ", ".join(parts)
+
+
+def grid(frame: pl.DataFrame, title: str = "", *, rows: int = ROWS) -> Grid:
+    """A frame as text cells: its first `rows` rows and at most COLUMNS columns, the last ones always."""
+    head = frame.head(rows)
+    left_out = [f"{frame.height - rows} more rows"] if frame.height > rows else []
+    names = frame.columns
+    if len(names) > COLUMNS:
+        hidden = names[COLUMNS // 2 : len(names) - COLUMNS // 2]
+        head = head.drop(hidden)
+        left_out.append(f"{len(hidden)} more columns: {', '.join(hidden[:6])}{' …' if len(hidden) > 6 else ''}")
+    formats = table.formats(head.columns)
+    text = cells(head, formats)
+    numeric = tuple(formats[c] in _NUMERIC or head[c].dtype.is_numeric() for c in head.columns)
+    return Grid(title, tuple(head.columns), tuple(tuple(c) for c in text.values()), numeric, "; ".join(left_out))
+
+
+# ------------------------------------------------------------------ layout
+def text(m: table.Readable) -> str:
+    """The page in plain text."""
+    p = page(m)
+    width = max(len(k) for k, _ in p.facts)
+    lines = [p.title, *(f"  {k:<{width}}  {v}" for k, v in p.facts)]
+    for t in p.tables:
+        lines += ["", *lay_out(t)]
+    if p.notes:
+        lines += ["", *(f"- {n}" for n in p.notes)]
+    return "\n".join(lines)
+
+
+def lay_out(t: Grid) -> list[str]:
+    """A table as lines: text to the left, numbers by their decimal points."""
+    blocks = []
+    for name, column, numeric in zip(t.names, t.columns, t.numeric):
+        body = align(column) if numeric else list(column)
+        width = max([len(name), *(len(s) for s in body)])
+        blocks.append([s.rjust(width) if numeric else s.ljust(width) for s in (name, *body)])
+    lines = ["  ".join(row).rstrip() for row in zip(*blocks)]
+    return [*([t.title] if t.title else []), *lines, *([f"… {t.rest}"] if t.rest else [])]
