@@ -125,7 +125,7 @@ class Case:
     def _outcome(self) -> Any:
         try:
             return self.fit()
-        except Exception as error:  # whatever went wrong is this case's failure, and the run goes on
+        except Exception as error:  # noqa: BLE001  whatever went wrong is this case's failure, and the run goes on
             return error
 
     @property

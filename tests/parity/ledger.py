@@ -95,7 +95,7 @@ class Ledger:
             for found in reader.read(case):
                 if found.path in open_ and open_[found.path].reader is reader:
                     self._compare(case, open_.pop(found.path).quantity, found)
-        except Exception as problem:  # an exception is a failure of everything the reader had still to say
+        except Exception as problem:  # noqa: BLE001  an exception is a failure of everything the reader had still to say
             lost = [path for path, home in open_.items() if home.reader is reader]
             for quantity in unique(open_[path].quantity for path in lost):
                 paths = [path for path in lost if open_[path].quantity == quantity]

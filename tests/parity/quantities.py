@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache
 
 from corpus import Case, Path_
 
@@ -61,7 +61,7 @@ def setting(pattern: str, reason: str) -> None:
     SETTINGS[pattern] = reason
 
 
-@lru_cache(maxsize=None)
+@cache
 def _matches(pattern: tuple[str, ...], path: tuple[str, ...]) -> bool:
     if not pattern:
         return not path
@@ -89,7 +89,7 @@ def homes(kind: str, path: Path_) -> list[Home]:
     return _homes(kind, shape)
 
 
-@lru_cache(maxsize=None)
+@cache
 def _homes(kind: str, shape: tuple[str, ...]) -> list[Home]:
     if any(_matches(tuple(p.split(".")), shape) for p in SETTINGS):
         return [Home(None, None)]

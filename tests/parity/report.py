@@ -48,7 +48,7 @@ def text(ledger: Ledger, order: list[str], cases: int, detail: int = 12) -> str:
     if ledger.failures:
         lines += ["", f"{sum(f.numbers for f in ledger.failures)} numbers fail:"]
         raised = Counter(f.message for f in ledger.failures if f.message)
-        for message, count in raised.most_common(detail):
+        for message, _ in raised.most_common(detail):
             some = [f for f in ledger.failures if f.message == message]
             lines.append(f"  {message}  [{some_of([f.quantity for f in some])} in {some_of([f.case for f in some])}]")
         if len(raised) > detail:
@@ -66,10 +66,8 @@ def text(ledger: Ledger, order: list[str], cases: int, detail: int = 12) -> str:
             *(f"  {u}" for u in ledger.unclaimed[:detail]),
         ]
     total = ledger.total()
-    lines += [
-        "",
-        f"{cases} cases, {total.available} numbers: {total.compared} compared, {total.failing} failing, {total.unstable} unstable, {total.left} not compared.",
-    ]
+    counts = f"{total.compared} compared, {total.failing} failing, {total.unstable} unstable, {total.left} not compared."
+    lines += ["", f"{cases} cases, {total.available} numbers: {counts}"]
     lines += [f"{ledger.settings} more are part of the questions, not results. {sum(ledger.seconds.values()):.1f} s."]
     return "\n".join(lines)
 
@@ -92,14 +90,17 @@ def as_json(ledger: Ledger, order: list[str]) -> dict[str, Any]:
 def markdown(ledger: Ledger, order: list[str], cases: int) -> str:
     """docs/parity.md."""
     total = ledger.total()
+    introduction = (
+        f"{cases} models fitted by R (`lm`, `glm`, `lme4`, `lmerTest`, `emmeans`, `car`, `sandwich`, `clubSandwich`, `pbkrtest`) hold "
+        f"{total.available} numbers. bossa, through its public interface alone, was compared on {total.compared} of them; "
+        f"{total.failing} fail, {total.unstable} are left out because the corpus calls them unstable, {total.left} are not compared yet."
+    )
     lines = [
         "# Parity with R",
         "",
         "Written by `python tests/parity/run.py DIR --markdown docs/parity.md`; not edited by hand.",
         "",
-        f"{cases} models fitted by R (`lm`, `glm`, `lme4`, `lmerTest`, `emmeans`, `car`, `sandwich`, `clubSandwich`, `pbkrtest`) hold "
-        f"{total.available} numbers. bossa, through its public interface alone, was compared on {total.compared} of them; "
-        f"{total.failing} fail, {total.unstable} are left out because the corpus calls them unstable, {total.left} are not compared yet.",
+        introduction,
         "",
         "| " + " | ".join(HEAD) + " |",
         "|---|" + "---:|" * 6 + "---|",

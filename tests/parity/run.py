@@ -15,12 +15,12 @@ import sys
 import warnings
 from pathlib import Path
 
-import report
+import readers  # noqa: F401  registers every reader
 from corpus import load_cases
 from ledger import Ledger
 from quantities import names
 
-import readers  # noqa: F401  registers every reader
+import report
 
 
 def arguments(argv: list[str]) -> argparse.Namespace:

@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator
 
 from corpus import Case
-from quantities import Number, pending, reader, setting
+from quantities import Number, pending, reader
 
 
 @reader(fits=("compare",), compare_ic=("ic.aic.*", "ic.bic.*", "ic.akaike_weights.*"))

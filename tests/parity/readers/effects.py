@@ -12,6 +12,7 @@ from typing import Any
 import polars as pl
 from corpus import Case
 from quantities import Number, pending, reader, setting
+
 from readers.params import compare_row
 
 # emmeans' contrast → the query's word
@@ -156,7 +157,7 @@ def joint_tests(case: Case) -> Iterator[Number]:
         table = case.model.jointtest(type=3, **df)
         if table.height != len(entry["table"]):
             raise AssertionError(f"bossa has {table.height} terms, R {len(entry['table'])}")
-        for j, row in enumerate(entry["table"]):
+        for j in range(table.height):
             path, df2 = ("joint_tests", i, "table", j), float(table["df2"][j])
             F = float(table["statistic"][j]) / (float(table["df1"][j]) if df2 == float("inf") else 1.0)
             yield Number((*path, "df1"), float(table["df1"][j]))

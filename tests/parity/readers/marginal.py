@@ -7,6 +7,7 @@ from typing import Any
 
 from corpus import Case
 from quantities import Number, pending, reader, setting
+
 from readers.effects import rows_at
 from readers.params import compare_row
 

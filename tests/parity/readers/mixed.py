@@ -13,6 +13,7 @@ from typing import Any
 import polars as pl
 from corpus import Case, number
 from quantities import Number, pending, reader, setting
+
 from readers.params import compare_row, compare_table, value
 from readers.rows import first, used_rows
 from readers.terms import statistic

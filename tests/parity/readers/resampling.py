@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import polars as pl
 from corpus import Case
 from quantities import Number, pending, reader, setting
+
 from readers.params import compare_row
 
 

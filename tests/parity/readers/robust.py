@@ -8,6 +8,7 @@ from typing import Any
 import polars as pl
 from corpus import Case
 from quantities import Number, reader, setting
+
 from readers.params import compare_matrix, compare_row, compare_table
 
 FITS = ("lm", "glm")
