@@ -45,13 +45,17 @@ def check_axes(self: Any) -> None:
 
 
 def choice(default: Any, among: Sequence[str]) -> Any:
-    """An option that takes one of the listed words."""
+    """An option that takes one of the listed words; upper or lower case does not matter."""
+    by_lower = {word.lower(): word for word in among}
+
+    def spelled(value: Any) -> Any:
+        return by_lower.get(value.lower(), value) if isinstance(value, str) else value
 
     def check(instance: Any, attribute: attrs.Attribute, value: Any) -> None:
         if not isinstance(value, str) or value not in among:
             raise UnknownOption(value, among, where=f"{option_owner(instance)} {attribute.name}={value!r}", kind="value")
 
-    return attrs.field(default=default, validator=check)
+    return attrs.field(default=default, converter=spelled, validator=check)
 
 
 def option_owner(instance: Any) -> str:
