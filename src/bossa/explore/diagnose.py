@@ -62,12 +62,12 @@ def deviance_residuals(problem: Problem, fit: FitState) -> np.ndarray:
 
 
 def casewise(problem: Problem, fit: FitState) -> dict[str, np.ndarray]:
-    """fitted, resid, hat, sigma, cooks, std_resid, stud_resid, dffits of every row used, (n,) each.
+    """fitted, resid, hat, sigma, cooksd, std_resid, stud_resid, dffits of every row used, (n,) each.
 
     resid       y − μ (LM), deviance residual (GLM)
     hat         leverage;  sigma: residual standard deviation without the row
     std_resid   resid / √(φ (1 − h));  stud_resid: with sigma in place of √φ (GLM: Williams's approximation, as R)
-    cooks       Cook's distance;  dffits: scaled change of the row's own fit
+    cooksd      Cook's distance;  dffits: scaled change of the row's own fit
     nan where the row is fitted exactly (h = 1) or no residual degree of freedom is left
 
     Source: R's rstandard, rstudent, cooks.distance, dffits; Williams (1987) for the GLM forms.
@@ -96,7 +96,7 @@ def casewise(problem: Problem, fit: FitState) -> dict[str, np.ndarray]:
         "resid": resid,
         "hat": h,
         "sigma": sigma,
-        "cooks": cooks,
+        "cooksd": cooks,
         "std_resid": std,
         "stud_resid": stud,
         "dffits": dffits,
@@ -116,8 +116,8 @@ def casewise_residuals(problem: Problem, fit: FitState) -> np.ndarray:
 def diagnostics(problem: Problem, fit: FitState) -> dict[str, float | int | None]:
     """The fit in one row: n, df_model, df_resid, sigma, deviance, null_deviance, loglik, aic, bic, and
 
-    LM   rsquared, rsquared_adj, fstat, fstat_df1, fstat_df2, fstat_p  (weighted; about the mean only with an intercept, as R)
-    GLM  dispersion, rsquared_deviance = 1 − deviance/null_deviance (for a 0/1 response it is McFadden's)
+    LM   rsquared, rsquared_adj, fstat, fstat_df1, fstat_df2, fstat_p_value  (weighted; about the mean only with an intercept, as R)
+    GLM  df_null, dispersion, pearson_chisq, rsquared_deviance = 1 − deviance/null_deviance (for a 0/1 response it is McFadden's)
     """
     n = problem.design.n_obs
     rank = len(fit.coef)
@@ -130,12 +130,14 @@ def diagnostics(problem: Problem, fit: FitState) -> dict[str, float | int | None
         "deviance": fit.deviance,
         "null_deviance": fit.null_deviance,
         "loglik": fit.loglik,
+        "npar": fit.npar,
         "aic": -2 * fit.loglik + 2 * fit.npar,
         "bic": -2 * fit.loglik + math.log(n) * fit.npar,
     }
     if is_linear(problem) and problem.design.random is None:
         return row | _explained(problem, fit, n, rank, intercept)
-    row["dispersion"] = fit.dispersion
+    pearson = pearson_residuals(problem, fit)
+    row |= {"df_null": n - intercept, "dispersion": fit.dispersion, "pearson_chisq": _total(problem, pearson)}
     if fit.null_deviance:
         row["rsquared_deviance"] = 1 - fit.deviance / fit.null_deviance
     return row
@@ -152,11 +154,18 @@ def _explained(problem: Problem, fit: FitState, n: float, rank: int, intercept: 
     total = explained + fit.deviance
     if df1 == 0 or total == 0:
         return {"rsquared": 0.0 if total else math.nan, "rsquared_adj": 0.0 if total else math.nan} | dict.fromkeys(
-            ("fstat", "fstat_df1", "fstat_df2", "fstat_p")
+            ("fstat", "fstat_df1", "fstat_df2", "fstat_p_value")
         )
     rsquared = explained / total
     if df2 <= 0:
-        return {"rsquared": rsquared, "rsquared_adj": math.nan, "fstat": math.nan, "fstat_df1": df1, "fstat_df2": df2, "fstat_p": math.nan}
+        return {
+            "rsquared": rsquared,
+            "rsquared_adj": math.nan,
+            "fstat": math.nan,
+            "fstat_df1": df1,
+            "fstat_df2": df2,
+            "fstat_p_value": math.nan,
+        }
     statistic = explained / df1 / fit.dispersion
     return {
         "rsquared": rsquared,
@@ -164,15 +173,15 @@ def _explained(problem: Problem, fit: FitState, n: float, rank: int, intercept: 
         "fstat": statistic,
         "fstat_df1": df1,
         "fstat_df2": df2,
-        "fstat_p": float(f_tail(statistic, df1, df2)),
+        "fstat_p_value": float(f_tail(statistic, df1, df2)),
     }
 
 
 def vif(problem: Problem, fit: FitState) -> dict[str, list]:
-    """Generalised variance inflation: term, df, gvif, gvif_adj = gvif^(1/(2 df)).
+    """Generalised variance inflation: term, df, gvif, gvif_scaled = gvif^(1/(2 df)).
 
     gvif = det(C_tt) det(C_rr) / det(C), C the correlation matrix of the estimates without the intercept, t the term's columns, r the rest;
-    without an intercept every column counts. For terms of one column it is the usual VIF, gvif_adj its square root.
+    without an intercept every column counts. For terms of one column it is the usual VIF, gvif_scaled its square root.
 
     Source: Fox & Monette (1992) eq. 9.
     """
@@ -188,7 +197,7 @@ def vif(problem: Problem, fit: FitState) -> dict[str, list]:
     rows = np.linalg.inv(factor(problem, fit))[slopes]
     rows = rows / np.sqrt(np.einsum("ij,ij->i", rows, rows))[:, None]
     whole = _log_volume(rows)
-    out: dict[str, list] = {"term": [], "df": [], "gvif": [], "gvif_adj": []}
+    out: dict[str, list] = {"term": [], "df": [], "gvif": [], "gvif_scaled": []}
     for t in terms:
         own = term_of == t
         gvif = math.exp(_log_volume(rows[own]) + _log_volume(rows[~own]) - whole)
