@@ -18,7 +18,7 @@ def used_rows(case: Case) -> pl.DataFrame:
 
 
 def first(case: Case, section: tuple[str, ...], values: pl.Series, scale: float | None = None) -> Iterator[Number]:
-    """The first rows of a column, which the corpus keeps; scale: as given, else the larger of the value and a thousandth of the column's."""
+    """The first rows of a column, as the corpus keeps them; scale: as given, else the larger of the value and 1e-3 of the column's."""
     spread = float(values.abs().max()) * 1e-3
     for i, expected in enumerate(case.at(*section)):
         if expected is not None:
