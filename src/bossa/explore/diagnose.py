@@ -23,8 +23,8 @@ FITTED_EXACTLY = 1e-10  # 1 − leverage below this: the row is reproduced whate
 
 def factor(problem: Problem, fit: FitState) -> np.ndarray:
     """R (p, p), upper triangular, with RᵀR = XᵀWX at the fit's final weights (prior weights and counts included)."""
-    if fit.estimator == "lm" and fit.engine is not None:
-        return np.asarray(fit.engine)
+    if isinstance(fit.engine, np.ndarray):
+        return fit.engine
     return linalg.triangular(problem.design.X, fit.working)
 
 

@@ -37,11 +37,12 @@ class Linear:
 
 @frozen(kw_only=True, eq=False)
 class Each:
-    """x ↦ function(x), elementwise, with its derivative `slope`."""
+    """x ↦ function(x), elementwise, with its derivative `slope`; `inverse` where a null value has to be carried back."""
 
     name: str
     function: Any
     slope: Any
+    inverse: Any = None
 
     def value(self, x: np.ndarray) -> np.ndarray:
         return self.function(x)
@@ -58,8 +59,9 @@ class Target:
     steps      pipeline; none: the coefficients themselves
     kind       "params" | "means" | "slopes" | "contrasts" | "predictions": used for defaults (adjust) and wording only
     scale      "link" | "response"
-    null       the question's own null value: 0, or 1 for ratios
-    back       elementwise map from the tested scale to the shown one (link → response), or None; intervals are mapped through it
+    null       the question's own null value as shown: 0, or 1 for ratios; with `back` the test is always of 0 before it unless the user says
+    back       elementwise monotone map from the tested scale to the shown one (link → response, log → ratio), or None: `value` is before
+               it; intervals are mapped through it, standard errors by its slope
     estimable  (K,) bool, None: all;  `reason` says which cell is empty
     family     (K,) int: rows that share multiplicity adjustment, None: one family
     group_size number of means compared in each family (Tukey), None

@@ -1,0 +1,174 @@
+"""How sure, by the curvature of the fit: estimates are nearly normal with covariance J V Jᵀ.
+
+    se² = diag(J V Jᵀ),   J = ∂target/∂coef;      statistic = (estimate − null)/se  against t (or z);      estimate ± t se
+
+Works for any Target: parameters, means, contrasts, slopes, predictions. Where the target has a `back` map (link → response, log → ratio)
+it is tested before the map; limits are carried through it, and the standard error shown is by the delta method.
+
+Source: Wald (1943); van der Vaart (1998) ch. 3 for the delta method. The covariances and degrees of freedom: `covariance.py`.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from importlib.util import find_spec
+from typing import Any
+
+import numpy as np
+from attrs import evolve, frozen
+
+from ..errors import NotYet, OptionError, Refused
+from ..explore.diagnose import is_linear
+from ..kernels.intervals import t_limits, t_tail
+from ..state.design import Problem
+from ..state.fields import choice
+from ..state.fit import FitState
+from ..state.inference import InferenceState
+from ..state.target import Target
+from . import Common, backend
+from .covariance import DF_RULES, ERRORS, Covariance, covariance, degrees, standard_errors
+
+LARGEST_VCOV = 1_000  # rows of a target whose K × K covariance is kept
+FLIP = {"two-sided": "two-sided", "less": "greater", "greater": "less"}
+
+
+@frozen(kw_only=True)
+class Asymp(Common):
+    """Options of how="asymp".
+
+    errors    "iid" as the model assumes | "HC0" … "HC4" | "hetero" (HC3; GLM: HC0) | "unequal_var" (one variance per cell) |
+              "CR0" "CR1" "CR1S" "CR2" | "cluster" (CR2; GLM: CR1)
+    cluster   column of the clusters, for the CR kinds
+    df        "auto" | "residual" | "satterthwaite" | "kenward-roger" | "inf"
+    interval  "confidence" | "prediction" (of a new response, linear models)
+    adjust    multiplicity: "auto" (as emmeans) | "none" | "tukey" | "holm" …
+    """
+
+    errors: str = choice("iid", among=ERRORS)
+    cluster: Any = None
+    df: str = choice("auto", among=DF_RULES)
+    interval: str = choice("confidence", among=("confidence", "prediction"))
+    adjust: str = "auto"
+
+
+@backend("asymp", Asymp)
+def asymptotic(problem: Problem, fit: FitState, target: Target, options: Asymp) -> InferenceState:
+    """Standard errors, tests and intervals of the target's rows from the covariance of the coefficients."""
+    chosen = covariance(problem, fit, options.errors, options.cluster, options.df)
+    J = target.jacobian(fit.coef)
+    estimate = target.value(fit.coef)
+    se = standard_errors(chosen, J)
+    df = degrees(chosen, J)
+    gone = np.zeros(len(se), dtype=bool) if target.estimable is None else ~target.estimable
+    for values in (estimate := estimate.copy(), se, df):
+        values[gone] = np.nan
+    shown_null, null, side = _null(target, options, len(se))
+    with np.errstate(divide="ignore", invalid="ignore"):
+        statistic = (estimate - null) / se
+    spread, said = _spread(problem, fit, target, options, se)
+    interval = t_limits(estimate, spread, df, options.conf_level, side)
+    normal = bool(np.isinf(df[~np.isnan(df)]).all()) and chosen.rule == "inf"
+    state = InferenceState(
+        how="asymp",
+        level=options.conf_level,
+        se=se,
+        statistic=statistic,
+        statistic_name="z" if normal else "t",
+        df=df,
+        p_value=t_tail(statistic, df, side),
+        interval=interval,
+        null=shown_null,
+        side=options.alternative,
+        vcov=_vcov(chosen, J, gone),
+        notes=(*chosen.notes, _reference(chosen, df), *said),
+        options={"errors": chosen.errors, "cluster": options.cluster, "df": chosen.rule},
+    )
+    return _carried(adjusted(state, target, estimate, options.adjust, J @ chosen.root), target, estimate)
+
+
+def _null(target: Target, options: Common, K: int) -> tuple[np.ndarray, np.ndarray, str]:
+    """Null values as shown (K,) and as tested (K,), and the side on the tested scale."""
+    back = target.back
+    if back is None:
+        null = np.full(K, target.null if options.null is None else float(options.null))
+        return null, null, options.alternative
+    if options.null is None:
+        tested = np.zeros(K)
+    elif back.inverse is None:
+        raise Refused(f"{back.name} has no inverse here to carry it back.", where=f"null={options.null!r}", do="Ask with scale='link'.")
+    else:
+        with np.errstate(divide="ignore", invalid="ignore"):
+            tested = np.asarray(back.inverse(np.full(K, float(options.null))))
+        if not np.isfinite(tested).all():
+            raise OptionError(f"null={options.null!r} is outside the range of the estimate.", where="infer()", do="Use a value inside it.")
+    rising = float(back.slope(tested[:1])[0]) >= 0 if K else True
+    return np.asarray(back.function(tested)), tested, options.alternative if rising else FLIP[options.alternative]
+
+
+def _spread(problem: Problem, fit: FitState, target: Target, options: Asymp, se: np.ndarray) -> tuple[np.ndarray, tuple[str, ...]]:
+    """What the interval is built from: se, or √(se² + σ²) for a new response of weight 1."""
+    if options.interval == "confidence":
+        return se, ()
+    where = "infer(interval='prediction')"
+    if target.kind != "predictions":
+        raise Refused("it is for predictions.", where=where, do="Use .predict(new_rows).infer(interval='prediction').")
+    if not is_linear(problem) or problem.design.random is not None:
+        raise NotYet("it is built for linear models only.", where=where, do="Use interval='confidence', or .simulate().")
+    if options.errors != "iid":
+        raise Refused("a new response has the model's own variance, which robust errors do not trust.", where=where, do="Use errors='iid'.")
+    said = "interval: for a new response"
+    return np.sqrt(se**2 + fit.dispersion), (said if problem.design.weights is None else f"{said}, of weight 1",)
+
+
+def _reference(c: Covariance, df: np.ndarray) -> str:
+    """The distribution that statistics are referred to, in words."""
+    known = df[np.isfinite(df)]
+    if c.rule == "inf":
+        return "reference: z (normal)"
+    if len(known) == 0:
+        return "reference: none, no degree of freedom is left"
+    name = {"clusters": "clusters − 1", "residual": "residual", "satterthwaite": "Satterthwaite"}.get(c.rule, c.rule)
+    low, high = known.min(), known.max()
+    number = f"{low:.4g}" if low == high else f"{low:.4g} to {high:.4g}"
+    return f"reference: t with {number} df ({name})"
+
+
+def _vcov(c: Covariance, J: np.ndarray, gone: np.ndarray) -> np.ndarray | None:
+    if len(J) > LARGEST_VCOV:
+        return None
+    A = J @ c.root
+    A[gone] = np.nan
+    return A @ A.T
+
+
+def _carried(state: InferenceState, target: Target, estimate: np.ndarray) -> InferenceState:
+    """The state on the scale shown: limits through `back` (swapped where it falls), se by its slope."""
+    back = target.back
+    if back is None:
+        return state
+    with np.errstate(over="ignore", divide="ignore", invalid="ignore"):
+        ends = np.stack([np.asarray(back.function(row)) for row in state.interval])
+        slope = np.asarray(back.slope(estimate))
+    falling = slope < 0
+    ends[:, falling] = ends[::-1, falling]
+    note = f"tests and limits: before {back.name}; limits are carried through it, se by the delta method"
+    return evolve(state, interval=ends, se=np.abs(slope) * state.se, vcov=None, notes=(*state.notes, note))
+
+
+def adjusted(state: InferenceState, target: Target, estimate: np.ndarray, method: Any, root: np.ndarray) -> InferenceState:
+    """p-values and limits corrected for the number of tests, by `kernels/multiplicity.py`.
+
+    estimate  (K,)    on the tested scale, as state's limits are
+    root      (K, m)  root rootᵀ is the covariance of the estimates
+    """
+    if not isinstance(method, str):
+        raise OptionError(f"adjust={method!r} is not a name.", where="infer()", do="Use 'auto', 'none', 'tukey', 'holm' …")
+    if method.lower() == "none":
+        return state
+    if method.lower() == "auto" and target.kind != "contrasts":
+        return state
+    if find_spec("bossa.kernels.multiplicity") is None:
+        if method.lower() == "auto":
+            return evolve(state, notes=(*state.notes, "adjust: none"))
+        raise NotYet(f"adjust={method!r} is not built yet.", where="infer()", do="Use adjust='none'.")
+    return import_module("bossa.infer.multiple").adjusted(state, target, estimate, method, root)
