@@ -11,7 +11,6 @@ Source: Wald (1943); van der Vaart (1998) ch. 3 for the delta method. The covari
 from __future__ import annotations
 
 from importlib import import_module
-from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
@@ -62,7 +61,7 @@ def asymptotic(problem: Problem, fit: FitState, target: Target, options: Asymp) 
     gone = np.zeros(len(se), dtype=bool) if target.estimable is None else ~target.estimable
     for values in (estimate := estimate.copy(), se, df):
         values[gone] = np.nan
-    shown_null, null, side = _null(target, options, len(se))
+    shown_null, null, side = _null(target, options, estimate)
     with np.errstate(divide="ignore", invalid="ignore"):
         statistic = (estimate - null) / se
     spread, said = _spread(problem, fit, target, options, se)
@@ -83,12 +82,12 @@ def asymptotic(problem: Problem, fit: FitState, target: Target, options: Asymp) 
         notes=(*chosen.notes, _reference(chosen, df), *said),
         options={"errors": chosen.errors, "cluster": options.cluster, "df": chosen.rule},
     )
-    return _carried(adjusted(state, target, estimate, options.adjust, J @ chosen.root), target, estimate)
+    return _carried(_adjusted(state, target, (estimate, spread, side), options.adjust, chosen.root, J), target, estimate)
 
 
-def _null(target: Target, options: Common, K: int) -> tuple[np.ndarray, np.ndarray, str]:
+def _null(target: Target, options: Common, estimate: np.ndarray) -> tuple[np.ndarray, np.ndarray, str]:
     """Null values as shown (K,) and as tested (K,), and the side on the tested scale."""
-    back = target.back
+    back, K = target.back, len(estimate)
     if back is None:
         null = np.full(K, target.null if options.null is None else float(options.null))
         return null, null, options.alternative
@@ -101,8 +100,10 @@ def _null(target: Target, options: Common, K: int) -> tuple[np.ndarray, np.ndarr
             tested = np.asarray(back.inverse(np.full(K, float(options.null))))
         if not np.isfinite(tested).all():
             raise OptionError(f"null={options.null!r} is outside the range of the estimate.", where="infer()", do="Use a value inside it.")
-    rising = float(back.slope(tested[:1])[0]) >= 0 if K else True
-    return np.asarray(back.function(tested)), tested, options.alternative if rising else FLIP[options.alternative]
+    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+        falling = bool((np.asarray(back.slope(estimate)) < 0).any())
+        shown = np.asarray(back.function(tested))
+    return shown, tested, FLIP[options.alternative] if falling else options.alternative
 
 
 def _spread(problem: Problem, fit: FitState, target: Target, options: Asymp, se: np.ndarray) -> tuple[np.ndarray, tuple[str, ...]]:
@@ -155,20 +156,37 @@ def _carried(state: InferenceState, target: Target, estimate: np.ndarray) -> Inf
     return evolve(state, interval=ends, se=np.abs(slope) * state.se, vcov=None, notes=(*state.notes, note))
 
 
-def adjusted(state: InferenceState, target: Target, estimate: np.ndarray, method: Any, root: np.ndarray) -> InferenceState:
-    """p-values and limits corrected for the number of tests, by `kernels/multiplicity.py`.
+def _adjusted(state: InferenceState, target: Target, tested: tuple, asked: Any, root: np.ndarray, J: np.ndarray) -> InferenceState:
+    """The state with p-values and limits corrected for the number of tests.
 
-    estimate  (K,)    on the tested scale, as state's limits are
-    root      (K, m)  root rootᵀ is the covariance of the estimates
+    tested  estimate (K,), spread (K,) and side on the tested scale; limits are estimate ± critical value × spread
+    root    (p, m)  of the covariance of the coefficients;  J (K, p)
     """
-    if not isinstance(method, str):
-        raise OptionError(f"adjust={method!r} is not a name.", where="infer()", do="Use 'auto', 'none', 'tukey', 'holm' …")
-    if method.lower() == "none":
+    estimate, spread, side = tested
+    plain = isinstance(asked, str) and (asked.lower() == "none" or (asked.lower() == "auto" and target.contrast is None))
+    if plain:
         return state
-    if method.lower() == "auto" and target.kind != "contrasts":
+    multiplicity = import_module("bossa.kernels.multiplicity")
+    method = multiplicity.resolve_method(asked, target.contrast)
+    if method == "none" or len(estimate) == 0:
         return state
-    if find_spec("bossa.kernels.multiplicity") is None:
-        if method.lower() == "auto":
-            return evolve(state, notes=(*state.notes, "adjust: none"))
-        raise NotYet(f"adjust={method!r} is not built yet.", where="infer()", do="Use adjust='none'.")
-    return import_module("bossa.infer.multiple").adjusted(state, target, estimate, method, root)
+    correlation = None
+    if method in ("scheffe", "dunnett", "mvt") and len(J) <= LARGEST_VCOV:
+        A = J @ root
+        with np.errstate(divide="ignore", invalid="ignore"):
+            unit = A / np.sqrt(np.einsum("ij,ij->i", A, A))[:, None]
+        correlation = unit @ unit.T
+    tests = multiplicity.Tests(
+        statistic=state.statistic,
+        df=state.df,
+        side=side,
+        family=target.family,
+        means=target.group_size,
+        correlation=correlation,
+        contrast=target.contrast,
+    )
+    found = multiplicity.adjust(tests, method, state.level)
+    lower = estimate - found.critical * spread if side != "less" else state.interval[0]
+    upper = estimate + found.critical * spread if side != "greater" else state.interval[1]
+    options = state.options | {"adjust": found.method}
+    return evolve(state, p_value=found.p_value, interval=np.stack((lower, upper)), notes=(*state.notes, found.note), options=options)
