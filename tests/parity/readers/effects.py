@@ -18,7 +18,7 @@ from readers.params import compare_row
 # emmeans' contrast → the query's word
 WORDS = {"consec": "sequential", "trt.vs.ctrl": "treatment", "eff": "effect"}
 # emmeans' adjustment → (kind of tolerance of p, of limits); the rest are elementary functions of one tail
-INTEGRALS = {"tukey": ("multiplicity", "quantile"), "dunnettx": ("multiplicity", "quantile"), "mvt": ("simulated", "simulated_limit")}
+INTEGRALS = {"tukey": ("multiplicity", "quantile"), "dunnettx": ("multiplicity", "rough_quantile"), "mvt": ("simulated", "simulated_limit")}
 METHOD = {"t": {}, "asymptotic": {"df": "inf"}, "satterthwaite": {"df": "satterthwaite"}, "kenward-roger": {"df": "kenward-roger"}}
 
 
