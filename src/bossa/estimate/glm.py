@@ -22,7 +22,7 @@ import numpy as np
 from attrs import evolve, frozen
 
 from ..errors import BoundaryWarning, ConvergenceWarning, FitFailed, OptionError, Refused, SeparationWarning
-from ..kernels.family import GAUSSIAN, POISSON, loglik
+from ..kernels.family import GAUSSIAN, POISSON, Family, loglik
 from ..kernels.gram import FINE, NOT_CONVERGED, OUT_OF_RANGE
 from ..kernels.irls import DIVERGES, Control, Rows, Scoring, irls, rounding
 from ..kernels.linalg import cholesky_factor, independent_columns, triangular, weighted_gram, well_conditioned_factor
@@ -31,6 +31,7 @@ from ..kernels.shapes import DF_RANGE, THETA_RANGE, negbinomial_theta, t_scale, 
 from ..state.design import Design, Problem
 from ..state.fit import FitState, Outcome
 from ..types import Bools, Floats
+from .batched import glm_many
 from .lm import dropped_note
 from .registry import estimator
 from .separated import explanation
@@ -63,7 +64,7 @@ class Maximum:
         return rounding(self.rows, self.scoring.point.mu)
 
 
-@estimator("glm", accepts=accepts)
+@estimator("glm", accepts=accepts, many=glm_many)
 def fit_glm(problem: Problem) -> FitState:
     """Maximum likelihood (or quasi-likelihood) on the problem's design."""
     design, link = problem.design, problem.link
@@ -152,9 +153,9 @@ def _maximise(rows: Rows, start: Floats | None, control: Control) -> tuple[Scori
     if not (np.abs(found.point.mu - rows.y) < 1e-2)[ends != 0].any():
         return found, None
     direction = separation(rows.X, ends, found.step, rows.X @ found.step)
-    if found.code != DIVERGES:
+    if found.code != DIVERGES or (direction is not None and found.distance < 1e-4):
         return found, direction
-    on = irls(rows, found.point.coef, evolve(control, diverging=0.0 if direction is None else 1e-6))
+    on = irls(rows, found.point.coef, evolve(control, diverging=0.0 if direction is None else 1e-4))
     return evolve(on, iterations=on.iterations + found.iterations), direction
 
 
@@ -168,12 +169,12 @@ def _subsample_start(rows: Rows) -> Floats | None:
 
 def _plain(rows: Rows, start: Floats | None, control: Control) -> Maximum:
     scoring, direction = _maximise(rows, start, control)
-    return Maximum(rows, scoring, direction, dict(rows.family.aux))
+    return Maximum(rows, scoring, direction, {})
 
 
 def _with_theta(rows: Rows, start: Floats | None, control: Control) -> Maximum:
     """β given θ and θ given β in turn, from the Poisson fit, until θ moves by less than `tol` of its standard error."""
-    theta = rows.family.aux["theta"]
+    theta, steps = rows.family.aux["theta"], 0
     if math.isnan(theta):
         scoring, direction = _maximise(evolve(rows, family=POISSON), start, control)
         if scoring.code == OUT_OF_RANGE:
@@ -181,26 +182,28 @@ def _with_theta(rows: Rows, start: Floats | None, control: Control) -> Maximum:
         mu, w = scoring.point.mu, 1.0 if rows.weights is None else rows.weights
         excess = float(np.sum(w * (np.square(rows.y - mu) - mu)))
         theta = min(max(float(np.sum(w * mu * mu)) / excess, 1e-3), 1e6) if excess > 0 else THETA_RANGE[1]
-        start = scoring.point.coef
+        start, steps = scoring.point.coef, scoring.iterations
     for _ in range(control.max_iter):
         rows = evolve(rows, family=rows.family.fitted({"theta": theta}))
         scoring, direction = _maximise(rows, start, control)
         if scoring.code == OUT_OF_RANGE:
             break
-        start, before = scoring.point.coef, theta
+        start, before, steps = scoring.point.coef, theta, steps + scoring.iterations
         theta, se = negbinomial_theta(rows.y, scoring.point.mu, rows.weights, theta)
         if abs(theta - before) <= control.tol * (theta if math.isnan(se) else se):
             break
     else:
         scoring = evolve(scoring, code=NOT_CONVERGED)
-    return Maximum(rows, scoring, direction, {"theta": theta, "theta_se": se} if scoring.code != OUT_OF_RANGE else {})
+    if scoring.code == OUT_OF_RANGE:
+        return Maximum(rows, scoring, direction, {})
+    return Maximum(rows, evolve(scoring, iterations=steps), direction, {"theta": theta, "theta_se": se})
 
 
 def _with_scale(rows: Rows, start: Floats | None, control: Control) -> Maximum:
     """β given the scale (and df) of t, and these given β, in turn, from least squares."""
     fixed_df = math.nan if "df" in rows.family.free else rows.family.aux["df"]
     scoring, direction = _maximise(evolve(rows, family=GAUSSIAN), start, control)
-    scale, df = 0.0, 0.0
+    scale, df, steps = 0.0, 0.0, scoring.iterations
     for k in range(control.max_iter):
         if scoring.code == OUT_OF_RANGE:
             break
@@ -211,9 +214,10 @@ def _with_scale(rows: Rows, start: Floats | None, control: Control) -> Maximum:
             break
         rows = evolve(rows, family=rows.family.fitted({"scale": scale, "df": df}))
         scoring, direction = _maximise(rows, scoring.point.coef, control)
+        steps += scoring.iterations
     else:
         scoring = evolve(scoring, code=NOT_CONVERGED)
-    return Maximum(rows, scoring, direction, {"df": df, "scale": scale})
+    return Maximum(rows, evolve(scoring, iterations=steps), direction, {"df": df, "scale": scale})
 
 
 def _scale_and_df(rows: Rows, scoring: Scoring, df: float) -> tuple[float, float]:
@@ -328,7 +332,7 @@ def _verdict(
         )
         return "suspect", f"The likelihood has its maximum at infinity: {why}.", advice, SeparationWarning
     if scoring.code != FINE:
-        return _unfinished(problem, scoring)
+        return _unfinished(problem, scoring, family)
     if found.aux.get("theta") == THETA_RANGE[1] or ("df" in family.free and found.aux["df"] in DF_RANGE):
         return "boundary", *_at_the_end(found.aux), BoundaryWarning
     if math.isnan(dispersion):
@@ -340,14 +344,18 @@ def _verdict(
     return "ok", f"Converged in {scoring.iterations} scoring step{'s' * (scoring.iterations != 1)}.", "", None
 
 
-def _unfinished(problem: Problem, scoring: Scoring) -> tuple[str, str, str, type[Warning]]:
-    status = "suspect" if scoring.distance < 1e-3 else "failed"
+def _unfinished(problem: Problem, scoring: Scoring, family: Family) -> tuple[str, str, str, type[Warning]]:
+    status, mu = "suspect" if scoring.distance < 1e-3 else "failed", scoring.point.mu
+    ended = int(np.sum((mu < family.low + 1e-4 * np.abs(mu).mean()) | (mu > family.high - 1e-4)))
+    if ended and (problem.link.low < family.low or problem.link.high > family.high):
+        message = f"The fitted mean of {ended} of {len(mu)} rows runs to the end of the range: the maximum lies there or beyond."
+        return "suspect", message, f"Standard errors do not hold: use link {family.canonical!r}, or a simpler model.", ConvergenceWarning
     if scoring.iterations >= (problem.options.max_iter or MAX_ITER):
         message = f"The search was not finished after {scoring.iterations} steps, {scoring.distance:.2g} standard errors from its end."
         return status, message, "Raise max_iter=, give start=, or simplify the model.", ConvergenceWarning
     if scoring.code == NOT_CONVERGED:
-        message = "The search stopped where a mean reaches the end of its range: the maximum may lie outside it."
-        return status, message, f"Use another link than {problem.link.name!r}, or a simpler model.", ConvergenceWarning
+        message = "The search stopped where no shorter step is better, before it had converged."
+        return status, message, f"Give start=, use another link than {problem.link.name!r}, or a simpler model.", ConvergenceWarning
     message = "The information matrix became singular: some combination of coefficients is not determined."
     return "failed", message, "Simplify the model, or rescale predictors of very different size.", ConvergenceWarning
 

@@ -237,9 +237,10 @@ def _binomial_deviance(y: Floats, mu: Floats) -> Floats:
 
 
 def _binomial_logpdf(y: Floats, mu: Floats, dispersion: float = 1.0, weights: Floats | None = None) -> Floats:
-    trials = np.ones(np.shape(y)) if weights is None else np.asarray(weights)
-    saturated = _remainder(trials * y) + _remainder(trials * (1.0 - y)) - _remainder(trials)
-    return saturated - 0.5 * trials * _binomial_deviance(y, mu)
+    if weights is None:  # y is 0 or 1, and its saturated log-density 0
+        return -0.5 * _binomial_deviance(y, mu)
+    saturated = _remainder(weights * y) + _remainder(weights * (1.0 - y)) - _remainder(weights)
+    return saturated - 0.5 * weights * _binomial_deviance(y, mu)
 
 
 def _binomial_sample(rng: np.random.Generator, mu: Floats, dispersion: float = 1.0, weights: Floats | None = None) -> Floats:
