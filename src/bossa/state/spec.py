@@ -6,7 +6,7 @@ product of factors; a term without factors is the intercept. Nothing here evalua
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from attrs import field, frozen
@@ -43,6 +43,13 @@ class Text:
         return f'"{self.value}"' if isinstance(self.value, str) else str(self.value).upper()
 
 
+# R's precedence of binary operators, loosest first (`?Syntax`); unary signs bind between `:` and `^`
+BINDING = {"~": 1, "|": 2, "||": 2, "<": 3, ">": 3, "<=": 3, ">=": 3, "==": 3, "!=": 3, "+": 4, "-": 4, "*": 5, "/": 5}
+BINDING |= {"%in%": 6, "%%": 6, "%/%": 6, ":": 7, "^": 9}
+UNARY = 8
+COMPARISONS = ("<", ">", "<=", ">=", "==", "!=")
+
+
 @frozen
 class Operation:
     """`op` applied to one or two operands; inside calls it is arithmetic."""
@@ -51,12 +58,13 @@ class Operation:
     args: tuple[Expr, ...]
     position: int = field(default=0, eq=False)
 
+    @property
+    def binding(self) -> int:
+        """How tightly the operator binds, R's order; see `BINDING`."""
+        return UNARY if len(self.args) == 1 else BINDING[self.op]
+
     def __str__(self) -> str:
-        if len(self.args) == 1:
-            return f"{self.op}{self.args[0]}"
-        gap = "" if self.op in ("^", ":") else " "
-        left, right = (f"({a})" if isinstance(a, Operation) and a.op != self.op else str(a) for a in self.args)
-        return f"{left}{gap}{self.op}{gap}{right}"
+        return written(self)
 
 
 @frozen
@@ -67,11 +75,42 @@ class Call:
     position: int = field(default=0, eq=False)
 
     def __str__(self) -> str:
-        inner = [str(a) for a in self.args] + [f"{k}={v}" for k, v in self.kwargs]
-        return f"{self.function}({', '.join(inner)})"
+        return written(self)
 
 
 Expr = Name | Number | Text | Operation | Call
+
+
+def written(expr: Expr, name: Callable[[str], str] = str) -> str:
+    """The expression as text, with the parentheses it needs; `name` writes each name (backticks where they are wanted)."""
+    if isinstance(expr, Name):
+        return name(expr.id)
+    if isinstance(expr, Call):
+        inner = [written(a, name) for a in expr.args] + [f"{k}={written(v, name)}" for k, v in expr.kwargs]
+        return f"{expr.function}({', '.join(inner)})"
+    if not isinstance(expr, Operation):
+        return str(expr)
+    if len(expr.args) == 1:
+        return expr.op + _operand(expr.args[0], UNARY, name)
+    gap = "" if expr.op in ("^", ":") else " "
+    right_first = expr.op == "^"
+    left = _operand(expr.args[0], expr.binding + right_first, name)
+    right = _operand(expr.args[1], UNARY if right_first else expr.binding + 1, name)
+    return f"{left}{gap}{expr.op}{gap}{right}"
+
+
+def _operand(expr: Expr, least: int, name: Callable[[str], str]) -> str:
+    text = written(expr, name)
+    return f"({text})" if isinstance(expr, Operation) and expr.binding < least else text
+
+
+def names_in(expr: Expr) -> Iterator[Name]:
+    """Every `Name` in the expression, left to right, those in arguments of calls too."""
+    if isinstance(expr, Name):
+        yield expr
+    elif isinstance(expr, (Operation, Call)):
+        for part in (*expr.args, *(v for _, v in getattr(expr, "kwargs", ()))):
+            yield from names_in(part)
 
 
 @frozen

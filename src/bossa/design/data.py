@@ -1,0 +1,103 @@
+"""Which frame does the user mean? Anything tabular → a polars frame; its memory is shared where the format allows, never changed.
+
+Order of levels: a pandas or Arrow categorical keeps the order of its categories (as an R factor does) and becomes an Enum; a polars
+Categorical has no order of its own and is sorted like strings when it is used.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from ..errors import DataError
+
+_ACCEPTED = "Give a polars, pandas or pyarrow frame, or a dict of columns."
+
+
+def as_frame(data: Any) -> pl.DataFrame:
+    """A polars frame of the same rows and columns; a polars frame is returned as it is.
+
+    raises  DataError for what is not a table, or has columns that cannot be read
+    """
+    if isinstance(data, pl.DataFrame):
+        return data
+    if isinstance(data, pl.LazyFrame):
+        return data.collect()
+    if isinstance(data, Mapping):
+        return _from_columns(data)
+    return _from_foreign(data)
+
+
+def _from_columns(data: Mapping[Any, Any]) -> pl.DataFrame:
+    columns = [_column(name, values) for name, values in data.items()]
+    lengths = {len(c) for c in columns}
+    if len(lengths) > 1:
+        each = ", ".join(f"{c.name} {len(c)}" for c in columns[:8])
+        raise DataError(f"the columns have different lengths: {each}.", where="data")
+    return pl.DataFrame(columns)
+
+
+def _column(name: Any, values: Any) -> pl.Series:
+    where = f"data column {name!r}"
+    if not isinstance(name, str):
+        raise DataError("a column's name must be a string.", where=where)
+    if isinstance(values, pl.Series):
+        return values.alias(name)
+    if isinstance(values, (str, bytes, Mapping, set)) or not isinstance(values, (list, tuple, range, np.ndarray)):
+        if isinstance(values, (str, bytes, Mapping, set, int, float, bool)) or values is None:
+            raise DataError(f"a {type(values).__name__} is not a column.", where=where, do="Give a list or an array, one value for each row.")
+        return _from_foreign_series(name, values)
+    if isinstance(values, np.ndarray) and values.ndim != 1:
+        raise DataError(f"the array has {values.ndim} axes, a column has one.", where=where)
+    try:
+        return pl.Series(name, values)
+    except (TypeError, ValueError, OverflowError, pl.exceptions.PolarsError):
+        raise DataError("its values are of mixed or unknown types.", where=where, do="Use numbers only, or strings only.") from None
+
+
+def _from_foreign(data: Any) -> pl.DataFrame:
+    """pandas, pyarrow and whatever else narwhals reads."""
+    import narwhals as nw
+
+    try:
+        frame = nw.from_native(data)
+    except TypeError:
+        raise DataError(f"a {type(data).__name__} is not a table.", where="data", do=_ACCEPTED) from None
+    if isinstance(frame, nw.LazyFrame):
+        frame = frame.collect()
+    names = [str(name) for name in frame.columns]
+    if len(set(names)) < len(names):
+        raise DataError(f"the column {next(n for n in names if names.count(n) > 1)!r} is there twice.", where="data")
+    return pl.DataFrame([_series(name, frame.get_column(own)) for name, own in zip(names, frame.columns)])
+
+
+def _from_foreign_series(name: str, values: Any) -> pl.Series:
+    import narwhals as nw
+
+    try:
+        return _series(name, nw.from_native(values, series_only=True))
+    except TypeError:
+        raise DataError(f"a {type(values).__name__} is not a column.", where=f"data column {name!r}", do="Give a list or an array.") from None
+
+
+def _series(name: str, series: Any) -> pl.Series:
+    """One narwhals series; numbers without nulls are handed over as an array, categories keep their order."""
+    import narwhals as nw
+
+    if series.dtype in (nw.Categorical, nw.Enum):
+        categories = [str(c) for c in series.cat.get_categories().to_list()]
+        if len(set(categories)) < len(categories):
+            raise DataError("two of its categories have the same name.", where=f"data column {name!r}")
+        values = [None if v is None or v != v else str(v) for v in series.to_list()]
+        return pl.Series(name, values, dtype=pl.Enum(categories))
+    if series.dtype == nw.Object:
+        return _column(name, [None if v is None or v != v else v for v in series.to_list()])
+    if series.dtype.is_numeric() and not series.is_null().any():
+        return pl.Series(name, series.to_numpy())
+    try:
+        return series.to_polars().alias(name)
+    except (ModuleNotFoundError, TypeError, ValueError, pl.exceptions.PolarsError):
+        return _column(name, [None if v is None or v != v else v for v in series.to_list()])
