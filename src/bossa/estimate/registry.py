@@ -20,7 +20,7 @@ from ..errors import NotYet
 from ..state.design import Problem
 from ..state.fit import FitState
 
-MODULES = ("lm", "glm")
+MODULES = ("lm", "glm", "lmm")
 
 
 @frozen

@@ -1,0 +1,352 @@
+"""The linear mixed model: y = Xβ + Zb + offset + ε,  b = σΛu,  Var ε_i = σ²/w_i.
+
+The criterion of θ (restricted or full likelihood, β and σ² profiled out) is minimised from cross-products (`kernels.profiled`) in units
+where the search is easy: y as its least-squares residual, X and the columns of each term orthonormalised over the rows. All that comes
+back is in the user's units and lme4's order.
+
+`weights` are precision weights, as in lme4. `freq` are counts: with one grouping factor and counts that are constant within its groups,
+a group with count f is f groups like it, each with random effects of its own; else row i is f_i rows of its group.
+
+Source: Bates, Mächler, Bolker & Walker (2015) for model, criterion and conventions.
+"""
+
+from __future__ import annotations
+
+import math
+import warnings
+from typing import Any
+
+import numpy as np
+from attrs import evolve, frozen
+
+from ..errors import BoundaryWarning, ConvergenceWarning, DataError, FitFailed
+from ..kernels import blocks, profiled
+from ..kernels.blocks import Layout, Products
+from ..kernels.linalg import lstsq
+from ..kernels.optimize import Minimum, minimize
+from ..kernels.profiled import Point
+from ..state.design import Design, Problem, RETerm
+from ..state.fit import FitState, Outcome
+from ..types import Bools, Floats
+from . import random
+from .lm import dropped_note
+from .registry import estimator
+
+SMALL = 2_000  # random effects up to which a second start costs next to nothing
+SADDLE = 1e-5  # criterion gained per unit of variance below which a boundary is one
+
+
+def accepts(problem: Problem) -> bool:
+    gaussian = problem.family.name == "gaussian" and problem.link.name == "identity"
+    return problem.design.random is not None and problem.prior is None and gaussian
+
+
+@frozen(kw_only=True, eq=False)
+class Prepared:
+    """A problem in the units of the search, and the way back.
+
+    P        cross-products of [Z̃ X̃ ỹ]: X̃ = X R⁻¹, ỹ = y − offset − Xβ₀, Z̃ = Z K⁻¹ term by term
+    R (p, p), start (p,)  R and β₀ of the least-squares fit;  kept (P,)
+    scales   K (k, k) of each grouping, block-diagonal over its terms
+    n        observations, counts included;  log_weights  Σ f log w
+    """
+
+    P: Products
+    R: Floats
+    start: Floats
+    kept: Bools
+    scales: tuple[Floats, ...]
+    n: float
+    reml: bool
+    log_weights: float
+    notes: tuple[str, ...] = ()
+
+    @property
+    def layout(self) -> Layout:
+        return self.P.layout
+
+    def evaluate(self, theta: Floats) -> Point | None:
+        return profiled.evaluate(self.P, theta, self.n, self.reml)
+
+    def inward(self, theta: Floats) -> Floats:
+        """θ of the user's units → θ of the search."""
+        T = blocks.factors(self.layout, theta)
+        return self._through([K @ t for K, t in zip(self.scales, T)])
+
+    def outward(self, theta: Floats) -> Floats:
+        """θ of the search → θ of the user's units, diagonals of T ≥ 0."""
+        T = blocks.factors(self.layout, theta)
+        return self._through([np.linalg.solve(K, t) for K, t in zip(self.scales, T)])
+
+    def _through(self, factors: list[Floats]) -> Floats:
+        """θ of the lower triangles with the same TTᵀ."""
+        return blocks.theta_of(self.layout, [lower_factor(f) for f in factors])
+
+
+def lower_factor(A: Floats) -> Floats:
+    """Lower triangular L with LLᵀ = AAᵀ and diagonal ≥ 0, A (k, k) of any rank."""
+    L = A.copy() if len(A) == 1 or not np.triu(A, 1).any() else np.tril(np.linalg.qr(A.T, mode="r").T)
+    return L * np.where(np.diag(L) < 0, -1.0, 1.0)
+
+
+def prepare(problem: Problem, check: bool = False) -> Prepared:
+    """Cross-products of a problem; `check`: refuse or warn about what its terms cannot tell."""
+    design, where = problem.design, f"model({problem.spec.formula!r})"
+    terms = design.random.terms  # type: ignore[union-attr]
+    if check:
+        random.check_terms(design, free_scale=True, where=where)
+    w, count, notes = rows_and_counts(design)
+    y = design.y if design.offset is None else design.y - design.offset
+    total = design.total_weights
+    solution = lstsq(design.X, y, total)
+    n, p = design.n_obs, len(solution.coef)
+    if n <= p:
+        raise DataError(f"there are {p} coefficients for {n:g} observations.", where=where, do="Use fewer terms or more rows.")
+    if not np.abs(solution.residual).max() > 1e-14 * np.abs(y).max():
+        raise random.refuse_zero_residual(where)
+    X = design.X if solution.kept.all() else design.X[:, solution.kept]
+    F = np.column_stack((X @ np.linalg.inv(solution.R) * math.sqrt(n), solution.residual))
+    scaled, scales = zip(*(_scaled(term, total, n) for term in terms))
+    lay = blocks.layout(scaled)
+    K = []
+    for g in lay.groupings:
+        K.append(np.zeros((g.k, g.k)))
+        for number, columns in g.members:
+            K[-1][columns, columns] = scales[number]
+    log_weights = 0.0
+    if design.weights is not None:
+        log_weights = float(np.log(design.weights).sum() if design.freq is None else design.freq @ np.log(design.weights))
+    return Prepared(
+        P=blocks.products(lay, F, w, count),
+        R=solution.R / math.sqrt(n),
+        start=solution.coef,
+        kept=solution.kept,
+        scales=tuple(K),
+        n=n,
+        reml=problem.method != "ml",
+        log_weights=log_weights,
+        notes=notes,
+    )
+
+
+def rows_and_counts(design: Design) -> tuple[Floats | None, Floats | None, tuple[str, ...]]:
+    """Weights of rows (n,), counts of groups (G,), and what was made of `freq`: see the module docstring."""
+    if design.freq is None:
+        return design.weights, None, ()
+    terms = design.random.terms  # type: ignore[union-attr]
+    if len({t.factor for t in terms}) == 1:
+        group, G = terms[0].group, len(terms[0].levels)
+        low, high = np.full(G, np.inf), np.full(G, -np.inf)
+        np.minimum.at(low, group, design.freq)
+        np.maximum.at(high, group, design.freq)
+        if (low == high).all():
+            note = f"the counts are constant within {terms[0].factor}: they count whole groups, each copy with random effects of its own"
+            return design.weights, low, (note,)
+    return design.total_weights, None, ("the counts repeat rows within their groups: copies share the random effects of their group",)
+
+
+def _scaled(term: RETerm, weights: Floats | None, n: float) -> tuple[RETerm, Floats]:
+    """The term with Z̃ = Z K⁻¹ of unit mean square and, where T is a full triangle, orthogonal columns; and K (k, k) upper."""
+    Z = term.Z
+    G = Z.T @ Z if weights is None else Z.T @ (Z * weights[:, None])
+    K = np.diag(np.sqrt(np.maximum(np.diag(G), 1e-300) / n))
+    for block in random.full_blocks(term.mask) or []:
+        part = G[block, block] / n
+        unit = np.sqrt(np.diag(part))
+        try:
+            L = np.linalg.cholesky(part / np.outer(unit, unit)) * unit[:, None]
+        except np.linalg.LinAlgError:
+            continue
+        if (np.diag(L) > 1e-4 * unit).all():
+            K[block, block] = L.T
+    return evolve(term, Z=Z @ np.linalg.inv(K)), K
+
+
+def moment_start(P: Products) -> Floats:
+    """θ from one-way moments of the least-squares residuals, each column on its own; correlations 0.
+
+    E Σ_g (z_gᵀr)² ≈ σ² Σ_g A_g + τ² Σ_g A_g²,  with the total variance r²/n standing for σ² + τ².
+    """
+    lay, m = P.layout, P.B.shape[1] - 1
+    count = np.ones(lay.first.G) if P.count is None else P.count
+    n = P.C[0, 0] if m else count @ P.A[0, 0]
+    variance = P.C[m, m] / n
+    made = []
+    for j, g in enumerate(lay.groupings):
+        if j == 0:
+            sides, sizes, weight = P.B[:, m], np.einsum("aag->ag", P.A), count
+        else:
+            start = lay.starts[j - 1]
+            sides = P.Br[start : start + g.G * g.k, m].reshape(g.G, g.k).T
+            sizes = np.array([np.bincount(g.group, z * z, g.G) for z in g.Z])
+            weight = np.ones(g.G)
+        first, second = sizes @ weight, sizes**2 @ weight
+        ratio = (sides**2 @ weight) / np.maximum(variance * first, 1e-300)
+        spread = second / np.maximum(first, 1e-300)
+        phi = (ratio - 1.0) / np.maximum(spread - ratio, 0.2 * spread)
+        made.append(np.diag(np.sqrt(np.clip(phi, 0.02, 20.0))))
+    return blocks.theta_of(lay, made)
+
+
+def search(prepared: Prepared, start: Floats | None, tol: float | None, max_iter: int | None) -> Minimum:
+    """The minimum of the criterion, in the units of the search; a second start where the first ends at the boundary or not at all."""
+    options = {"tol": 1e-13 if tol is None else tol, "max_iter": 200 if max_iter is None else max_iter}
+    first = moment_start(prepared.P) if start is None else prepared.inward(start)
+    best = _descend(prepared, first, options)
+    doubtful = best is None or not best.converged
+    if doubtful or (prepared.layout.q <= SMALL and singular(prepared.layout, best.x)):  # type: ignore[union-attr]
+        second = _descend(prepared, blocks.theta_of(prepared.layout, [np.eye(g.k) for g in prepared.layout.groupings]), options)
+        best = min((m for m in (best, second) if m is not None), key=_by_criterion, default=None)
+    if best is None:
+        raise FitFailed("the likelihood cannot be computed at any start.", where="fit()", do="Check the scale of the predictors.")
+    return best
+
+
+def _by_criterion(m: Minimum) -> float:
+    return float(m.point.criterion)
+
+
+def _descend(prepared: Prepared, start: Floats, options: dict[str, Any]) -> Minimum | None:
+    """One search, carried on from where a variance at 0 turns out to be a saddle, and moved onto the boundary where it ends beside it."""
+    best = minimize(prepared.evaluate, profiled.average_information, start, **options)
+    for _ in range(5):
+        if best is None or not singular(prepared.layout, best.x):
+            return best
+        away = _off_saddle(best.point)
+        if away is None:
+            return _onto_boundary(prepared, best, options)
+        again = minimize(prepared.evaluate, profiled.average_information, away, **options)
+        if again is None or again.point.criterion >= best.point.criterion:
+            return best
+        best = again
+    return best
+
+
+def singular(lay: Layout, theta: Floats) -> bool:
+    """Does some block of T have no full rank (to `random.SINGULAR`)?"""
+    return any((s < random.SINGULAR).any() for g, T in zip(lay.groupings, blocks.factors(lay, theta)) for _, s in _spectra(g, T))
+
+
+def _spectra(g: blocks.Grouping, T: Floats) -> list[tuple[np.ndarray, Floats]]:
+    """(columns, singular values) of the parts of T that no entry connects."""
+    connected = np.zeros((g.k, g.k), dtype=bool)
+    connected[g.rows, g.cols] = True
+    label = np.arange(g.k)
+    for a, b in zip(*np.nonzero(connected)):
+        label[label == label[a]] = label[b]
+    parts = [np.flatnonzero(label == name) for name in np.unique(label)]
+    return [(part, np.linalg.svd(T[np.ix_(part, part)], compute_uv=False)) for part in parts]
+
+
+def _off_saddle(point: Point) -> Floats | None:
+    """θ a little way along the direction of variance that the criterion wants larger; None where there is none."""
+    lay, moved, found = point.factor.P.layout, [], False
+    for g, T, Q in zip(lay.groupings, point.factor.T, profiled.curvature(point)):
+        T = T.copy()
+        for part, _ in _spectra(g, T):
+            at = np.ix_(part, part)
+            U, s, _ = np.linalg.svd(T[at])
+            null = U[:, s < random.SINGULAR]
+            if null.shape[1]:
+                values, vectors = np.linalg.eigh(null.T @ Q[at] @ null)
+                if values[0] < -SADDLE:
+                    T[at] = lower_factor(np.hstack((T[at], 0.1 * null @ vectors[:, :1]))[:, -len(part) - 1 :])
+                    found = True
+        moved.append(T)
+    return blocks.theta_of(lay, moved) if found else None
+
+
+def _onto_boundary(prepared: Prepared, best: Minimum, options: dict[str, Any]) -> Minimum:
+    """Singular values of T that are 0 up to the search's tolerance made exactly 0, where that loses nothing."""
+    lay, moved = prepared.layout, []
+    for g, T in zip(lay.groupings, blocks.factors(lay, best.x)):
+        T = T.copy()
+        for part, _ in _spectra(g, T):
+            at = np.ix_(part, part)
+            U, s, Vt = np.linalg.svd(T[at])
+            if (s < random.SINGULAR).any():
+                T[at] = lower_factor(U * np.where(s < random.SINGULAR, 0.0, s) @ Vt)
+        moved.append(T)
+    again = minimize(prepared.evaluate, profiled.average_information, blocks.theta_of(lay, moved), **options)
+    if again is None or again.point.criterion > best.point.criterion + 1e-9 * (1.0 + abs(best.point.criterion)):
+        return best
+    return evolve(again, iterations=best.iterations + again.iterations, evaluations=best.evaluations + again.evaluations)
+
+
+@estimator("lmm", accepts=accepts)
+def fit_lmm(problem: Problem) -> FitState:
+    """Restricted (default) or full maximum likelihood."""
+    design, options = problem.design, problem.options
+    prepared = prepare(problem, check=True)
+    start = None if options.start is None else np.asarray(options.start, dtype=float)
+    if start is not None and start.shape != (prepared.layout.t,):
+        raise DataError(f"start has {start.size} numbers, θ has {prepared.layout.t}.", where="fit()", do="Give θ in lme4's order.")
+    found = search(prepared, start, options.tol, options.max_iter)
+    point, sigma = found.point, found.point.sigma
+    coef = prepared.start + np.linalg.solve(prepared.R, point.coef)
+    root = np.linalg.inv(point.L[:-1, :-1].T @ prepared.R)
+    theta = prepared.outward(found.x)
+    b0, br = user_modes(prepared, point.modes.b0[:, 0], point.modes.br[:, 0])
+    X = design.X if prepared.kept.all() else design.X[:, prepared.kept]
+    eta = X @ coef + blocks.times_Z(prepared.layout, point.modes.b0[:, 0], point.modes.br[:, 0])
+    eta = eta if design.offset is None else eta + design.offset
+    value = criterion_of(prepared, point)
+    outcome = _outcome(problem, prepared, found, theta)
+    npar = len(coef) + len(theta) + 1
+    return FitState(
+        estimator="lmm",
+        coef=coef,
+        vcov=sigma**2 * root @ root.T,
+        kept=prepared.kept,
+        sigma=sigma,
+        dispersion=sigma**2,
+        dispersion_estimated=True,
+        eta=eta,
+        mu=eta,
+        working=design.total_weights,
+        loglik=-0.5 * value,
+        deviance=value,
+        npar=npar,
+        df_resid=prepared.n - npar,
+        theta=theta,
+        b=blocks.flatten(prepared.layout, b0, br),
+        outcome=outcome,
+        notes=(*dropped_note(design, prepared.kept), *prepared.notes),
+    )
+
+
+def criterion_of(prepared: Prepared, point: Point) -> float:
+    """The criterion in the user's units: without the change of X to X̃ and with the weights' log-determinant."""
+    value = point.criterion - prepared.log_weights
+    return value + 2.0 * float(np.log(np.abs(np.diag(prepared.R))).sum()) if prepared.reml else value
+
+
+def user_modes(prepared: Prepared, v0: Floats, vr: Floats) -> tuple[Floats, Floats]:
+    """b of the user's units, K⁻¹b̃ group by group: (k, G) and (D,)."""
+    lay = prepared.layout
+    out = vr.copy()
+    for start, g, K in zip(lay.starts, lay.rest, prepared.scales[1:]):
+        part = slice(start, start + g.G * g.k)
+        out[part] = np.linalg.solve(K, vr[part].reshape(g.G, g.k).T).T.ravel()
+    return np.linalg.solve(prepared.scales[0], v0), out
+
+
+def _outcome(problem: Problem, prepared: Prepared, found: Minimum, theta: Floats) -> Outcome:
+    """How the search ended, said once."""
+    lay = prepared.layout
+    names: list[str] = []
+    for g, T, K in zip(lay.groupings, blocks.factors(lay, theta), prepared.scales):
+        for number, columns in g.members:
+            scale = np.sqrt((K[columns, columns] ** 2).sum(axis=0))
+            names += random.boundary_names(problem.design.random.terms[number], T[columns, columns], scale)  # type: ignore[union-attr]
+    common = {"method": "REML" if prepared.reml else "ML", "iterations": found.evaluations, "gradient": math.sqrt(max(found.gain, 0.0))}
+    if not found.converged:
+        message = "The search for the variances stopped before it reached the maximum of the likelihood."
+        advice = "Rescale or centre predictors, drop random slopes that the data hardly support, or raise max_iter."
+        warnings.warn(f"{message} {advice}", ConvergenceWarning, stacklevel=3)
+        return Outcome(status="suspect", message=message, advice=advice, boundary=tuple(names), **common)
+    if names:
+        message, advice = random.boundary_words(names)
+        warnings.warn(f"{message} {advice}", BoundaryWarning, stacklevel=3)
+        return Outcome(status="boundary", message=message, advice=advice, boundary=tuple(names), **common)
+    return Outcome(message="The likelihood has been maximised.", **common)
