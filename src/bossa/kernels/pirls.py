@@ -2,7 +2,7 @@
 
     η = Xβ + o + ZΛu,  u ~ N(0, I),      û = argmin −2ℓ(η) + |u|²  (penalised IRLS),      M = ΛᵀZᵀWZΛ + I at û
 
-    Laplace, D(β, θ, γ) = −2ℓ(η̂) + |û|² + log|M|                    −2 log-likelihood but for the constant of `response.constant`
+    Laplace, D(β, θ, γ) = −2ℓ(η̂) + |û|² + log|M|                    −2 log-likelihood but for `response.constants`
     nagq = 0, D(θ, γ)   the same, at the β that minimises −2ℓ + |u|² jointly with u
     nagq = m > 1        ∫ of each group by m nodes at û_g + M_g^{-½}z_k: one scalar random effect only
 
@@ -111,7 +111,7 @@ def find_mode(model: Mixed, beta: Floats, theta: Floats, u: Floats, phi: float =
         new_u, new_b = factor.solve(s.times_Zt(target - w * new_shift if joint else target))
         new_random = s.times_Z(new_b)
         change = new_random + new_shift - random - shift if joint else new_random - random
-        size = (w * change * change).sum(axis=-1) + s.dot(new_u - u, new_u - u)
+        size = s.total(w * change * change) + s.dot(new_u - u, new_u - u)
         arrived = size < ARRIVED
         if arrived.all():
             break
@@ -144,7 +144,7 @@ def _mode(model, T, u, b, beta, eta, at, objective, factor, arrived, steps) -> M
 
 
 def _objective(s: OneFactor | Blocked, at: Bend, u: Floats) -> Floats:
-    return -2.0 * at.loglik.sum(axis=-1) + s.dot(u, u)
+    return -2.0 * s.total(at.loglik) + s.dot(u, u)
 
 
 def _lower(new: Floats, old: Floats) -> Floats:
@@ -221,11 +221,11 @@ def _gradient(model: Mixed, mode: Mode, h: Floats, logdet_T: tuple, phi: float, 
     rows_t = rows_t + s.times_Z(Lt)
     e = -2.0 * at.score + v - at.observed * rows_t
     parts = zip(s.outer(s.times_Zt(e), mode.u), s.outer(s.times_Zt(at.score), t), logdet_T)
-    pieces = [] if joint else [e @ model.XT.T]
+    pieces = [] if joint else [s.each(e) @ model.XT.T]
     pieces.append(s.theta_of(tuple(a + b + c for a, b, c in parts)))
     if shaped:
         d_loglik, d_score, d_weight = shape_slopes(model.response, mode.eta, at, phi)
-        pieces.append(((-2.0 * d_loglik + h * d_weight + rows_t * d_score).sum(axis=-1))[..., None])
+        pieces.append(np.asarray(s.total(-2.0 * d_loglik + h * d_weight + rows_t * d_score))[..., None])
     return np.concatenate(pieces, axis=-1)
 
 
@@ -256,7 +256,7 @@ def quadrature(model: Mixed, beta: Floats, theta: Floats, u: Floats, nodes: tupl
         top = log_each.max(axis=0)
         share = np.exp(log_each - top)
         total = share.sum(axis=0)
-        deviance = -2.0 * (np.log(sigma) + top + np.log(total)).sum()
+        deviance = -2.0 * s.groups_total(np.log(sigma) + top + np.log(total))
         gradient = _quadrature_gradient(model, mode, T, (z, sigma, at_nodes, share / total, eta, rows), phi, shape is not None)
     return Marginal(np.where(np.isfinite(deviance), deviance, np.inf), mode, gradient)
 
@@ -276,12 +276,12 @@ def _quadrature_gradient(model: Mixed, mode: Mode, T: float, at_nodes: tuple, ph
     row_share = share[:, s.code]
     score = (row_share * rows.score).sum(axis=0)
     by_place = s.times_Zt((row_share * places[:, s.code] * rows.score).sum(axis=0))
-    by_T = -2.0 * by_place.sum() + (s.times_Zt(around) * mode.u + s.times_Zt(at.score) * t).sum() + logdet_T[0][0, 0]
-    pieces = [(around - 2.0 * score) @ model.XT.T, np.array([by_T])]
+    by_T = -2.0 * s.groups_total(by_place[0]) + s.dot(s.times_Zt(around), mode.u) + s.dot(s.times_Zt(at.score), t) + logdet_T[0][0, 0]
+    pieces = [s.each(around - 2.0 * score) @ model.XT.T, np.array([by_T])]
     if shaped:
         d_score, d_weight = shape_slopes(model.response, mode.eta, at, phi)[1:]
         d_loglik = (row_share * shape_slopes(model.response, eta, rows, phi)[0]).sum(axis=0)
-        pieces.append(np.array([(-2.0 * d_loglik + h * each[s.code] * d_weight + rows_t * d_score).sum()]))
+        pieces.append(np.array([s.total(-2.0 * d_loglik + h * each[s.code] * d_weight + rows_t * d_score)]))
     return np.concatenate(pieces)
 
 

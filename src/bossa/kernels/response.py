@@ -13,9 +13,10 @@ Source: McCullagh & Nelder (1989) §2.2.2, §2.5; Jørgensen (1987).
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
-from attrs import evolve, field, frozen
+from attrs import evolve, frozen
 
 from ..types import Floats
 from .family import Family
@@ -36,7 +37,7 @@ KNOWN_FAMILIES = (*FREE_SCALE, "binomial", "poisson", "negbinomial")
 class Bend:
     """Derivatives of every row's log-likelihood by its η; (…, n) each.
 
-    loglik    without the constant c(φ) of `Response`; −inf where η leaves the range of the model
+    loglik    without the constant c(φ); −inf where η leaves the range of the model
     score     ℓ′
     observed  −ℓ″;  expected: its mean.  One array for a natural link
     """
@@ -65,7 +66,6 @@ class Response:
     count: Floats
     prior: Floats | None = None
     natural: bool = False
-    third: object = field(default=None, repr=False)
 
     def rows(self, index: Floats) -> Response:
         """The same response with its rows in the order `index`."""
@@ -82,7 +82,7 @@ def make_response(family: Family, link: Link, y: Floats, weights: Floats | None 
     """`Response` of rows with prior weights and counts (None: all 1)."""
     count = np.ones(np.shape(y)[-1]) if freq is None else np.asarray(freq, dtype=float)
     a = count if weights is None else count * weights
-    return Response(family, link, np.asarray(y, dtype=float), a, count, weights, (family.name, link.name) in NATURAL, THIRD.get(link.name))
+    return Response(family, link, np.asarray(y, dtype=float), a, count, weights, (family.name, link.name) in NATURAL)
 
 
 # ---------------------------------------------------------------- third derivatives of the inverse links
@@ -139,7 +139,7 @@ def _complement(link: Link, eta: Floats, mu: Floats) -> Floats:
     return np.exp(-np.exp(np.minimum(eta, 300.0))) if link.name == "cloglog" else 1.0 - mu
 
 
-def _variance(family: Family, link: Link, eta: Floats, mu: Floats) -> tuple[Floats, Floats, Floats | float]:
+def _variance(family: Family, link: Link, eta: Floats, mu: Floats) -> tuple[Floats, Floats, Any]:
     """V, dV/dμ, d²V/dμ²."""
     if family.name == "binomial":
         q = _complement(link, eta, mu)
@@ -208,19 +208,19 @@ def bend_slopes(response: Response, eta: Floats, at: Bend, phi: Floats | float =
         third = scale * curve * h
         return third, third
     h1 = curve / V - np.square(h) * V1
-    h2 = response.third(eta, mu, slope) / V - h * V1 * curve / V - 2.0 * h * h1 * V1 - np.square(h) * V2 * slope
+    h2 = THIRD[link.name](eta, mu, slope) / V - h * V1 * curve / V - 2.0 * h * h1 * V1 - np.square(h) * V2 * slope
     expected = scale * (curve * h + slope * h1)
     return expected + scale * (slope * h1 - (response.y - mu) * h2), expected
 
 
 # ---------------------------------------------------------------- the dispersion parameter
-def constant(response: Response, phi: float = 1.0) -> float:
-    """Σ c(φ): what `bend` leaves out of the log-likelihood."""
+def constants(response: Response, phi: float = 1.0) -> Floats:
+    """c(φ) of each row (n,): what `bend` leaves out of the log-likelihood."""
     family, y = response.family, response.y
     if family.name == "negbinomial":
-        return float((response.a * family.logpdf(y, np.maximum(y, 1e-300))).sum())
+        return response.a * family.logpdf(y, np.maximum(y, 1e-300))  # type: ignore[misc]
     if family.name in FREE_SCALE:
-        return float((response.count * family.logpdf(y, y, phi, response.prior)).sum())
+        return response.count * family.logpdf(y, y, phi, response.prior)  # type: ignore[misc]
     mu = family.start(y, response.prior)
     if family.name == "binomial":
         left = response.a * (_x_log(y, mu) + _x_log(1.0 - y, 1.0 - mu))
@@ -228,7 +228,7 @@ def constant(response: Response, phi: float = 1.0) -> float:
         left = response.a * (y * np.log(mu) - mu)
     else:
         left = -0.5 * response.a * family.deviance(y, mu)
-    return float((response.count * family.logpdf(y, mu, 1.0, response.prior) - left).sum())
+    return response.count * family.logpdf(y, mu, 1.0, response.prior) - left  # type: ignore[misc]
 
 
 def at_shape(response: Response, shape: float) -> tuple[Response, float]:

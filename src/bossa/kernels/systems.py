@@ -10,12 +10,14 @@ arrays, one per grouping. Rows are the last axis, "…" the parameter sets (none
     times_Z(b), times_Zt(v)        Zb (…, n) and Zᵀv
     scale(T, u), scale_t(T, r)     Λu and Λᵀr
     dot(u, v), outer(e, u)         uᵀv (…,); Σ_g e_g u_gᵀ of each grouping, (k, k, …)
+    each(v), total(v)              rows times the count of their group; their sum (…,)
     factor(w, T)                   of M = ΛᵀZᵀWZΛ + I, with
         logdet                     (…,)
         solve(r)                   M⁻¹Λᵀr and ΛM⁻¹Λᵀr
         spread()                   z_iᵀΛM⁻¹Λᵀz_i of each row (…, n); ∂log|M|/∂T of each grouping at fixed W
         reduced(F)                 FᵀWF − FᵀWZΛM⁻¹ΛᵀZᵀWF (…, m, m) for columns F (m, …, n)
 
+A group of OneFactor may count several times (`count`): sums over groups or rows count it so, `outer` and `times_Zt` do not.
 A matrix M that is not positive definite has logdet nan or inf; nothing raises.
 
 Source: Bates, Mächler, Bolker & Walker (2015) §3; structure-of-arrays over groups.
@@ -36,6 +38,7 @@ from .blocks import (
     Products,
     _inverse_factors,
     cholesky,
+    conditional_variances,
     factors,
     flatten,
     halve,
@@ -50,21 +53,28 @@ from .blocks import (
 )
 
 
-def system(lay: Layout) -> OneFactor | Blocked:
-    """The system of a layout: OneFactor where it has one grouping and every level has a row."""
+def system(lay: Layout, count: Floats | None = None) -> OneFactor | Blocked:
+    """The system of a layout: OneFactor where it has one grouping and every level has a row.
+
+    count  (G,)  how often each group of a OneFactor counts, None: once
+    """
     first = lay.first
     counts = np.bincount(first.group, minlength=first.G)
     if lay.rest or not counts.all():
         return Blocked(lay, np.arange(len(first.group)))
     order = np.argsort(first.group, kind="stable")
     Z = np.ascontiguousarray(first.Z[:, order])
-    return OneFactor(lay, order, first.group[order], np.cumsum(counts) - counts, Z, (Z == 1.0).all(axis=1))
+    code = first.group[order]
+    return OneFactor(lay, order, code, np.cumsum(counts) - counts, Z, (Z == 1.0).all(axis=1), count, None if count is None else count[code])
 
 
 # ---------------------------------------------------------------- one factor
 @frozen(eq=False)
 class OneFactor:
-    """Rows in the order `order`: code (n,) ascending, starts (G,), Z (k, n); ones (k,): that column is constant 1."""
+    """Rows in the order `order`: code (n,) ascending, starts (G,), Z (k, n); ones (k,): that column is constant 1.
+
+    count (G,), row_count (n,)  of each group and of the group of each row; None: 1
+    """
 
     lay: Layout
     order: Ints
@@ -72,6 +82,8 @@ class OneFactor:
     starts: Ints
     Z: Floats
     ones: Bools
+    count: Floats | None = None
+    row_count: Floats | None = None
 
     @property
     def grouping(self) -> Grouping:
@@ -109,10 +121,20 @@ class OneFactor:
         return _apply(np.swapaxes(T[0], 0, 1)[..., None], r)
 
     def dot(self, u: Floats, v: Floats) -> Floats:
-        return (u * v).sum(axis=(0, -1))
+        return (u * v if self.count is None else self.count * u * v).sum(axis=(0, -1))
 
     def outer(self, e: Floats, u: Floats) -> tuple[Floats, ...]:
-        return (np.einsum("a...g,b...g->ab...", e, u),)
+        return (np.einsum("a...g,b...g->ab...", e, u if self.count is None else self.count * u),)
+
+    def each(self, v: Floats) -> Floats:
+        return v if self.row_count is None else self.row_count * v
+
+    def total(self, v: Floats) -> Floats:
+        return self.each(v).sum(axis=-1)
+
+    def groups_total(self, v: Floats) -> Floats:
+        """Σ over groups of v (…, G)."""
+        return (v if self.count is None else self.count * v).sum(axis=-1)
 
     def factor(self, w: Floats, T: tuple[Floats, ...]) -> GroupFactor:
         k = self.grouping.k
@@ -124,11 +146,11 @@ class OneFactor:
         t = T[0][..., None]
         if k == 1:
             M = A * np.square(t) + 1.0
-            return GroupFactor(self, w, t, A, 1.0 / np.sqrt(M), np.log(M[0, 0]).sum(axis=-1))
+            return GroupFactor(self, w, t, A, 1.0 / np.sqrt(M), self.groups_total(np.log(M[0, 0])))
         M = np.einsum("ca...,cd...,db...->ab...", t, A, t)
         M[np.arange(k), np.arange(k)] += 1.0
         root, logs = _inverse_factors(M.reshape(k, k, -1))
-        return GroupFactor(self, w, t, A, root.reshape(A.shape), 2.0 * logs.reshape(A.shape[2:]).sum(axis=-1))
+        return GroupFactor(self, w, t, A, root.reshape(A.shape), 2.0 * self.groups_total(logs.reshape(A.shape[2:])))
 
     def modes(self, b: Floats) -> Floats:
         """b (k, G) as FitState holds it."""
@@ -182,6 +204,7 @@ class GroupFactor:
                 h = h + (z if a == b else 2.0 * z)
         X = np.einsum("ac...,cb...->ab...", self.t, self.inverse())
         X = X if each is None else X * each
+        X = X if s.count is None else X * s.count
         return h, (2.0 * np.einsum("ac...g,cb...g->ab...", self.A, X),)
 
     def reduced(self, F: Floats) -> Floats:
@@ -190,7 +213,7 @@ class GroupFactor:
         J = np.einsum("ab...,cb...->ac...", self.root, self.t)
         W0 = J[0] * B if len(B) == 1 else np.einsum("ab...g,bm...g->am...g", J, B)
         rows = "mn,p...n->...mp" if F.ndim == 2 else "m...n,p...n->...mp"
-        return np.einsum(rows, F, wF) - np.einsum("am...g,ap...g->...mp", W0, W0)
+        return np.einsum(rows, F, s.each(wF)) - np.einsum("am...g,ap...g->...mp", W0, W0 if s.count is None else s.count * W0)
 
     def covariances(self) -> tuple[Floats, ...]:
         return (self.covariance(),)
@@ -223,7 +246,7 @@ class Blocked:
         size = first.k * first.G
         return v[:size].reshape(first.k, first.G), v[size:]
 
-    def each(self, v: Floats) -> list[Floats]:
+    def parts(self, v: Floats) -> list[Floats]:
         """(k, G) of every grouping."""
         v0, vr = self.split(v)
         return [v0, *(vr[s : s + g.G * g.k].reshape(g.G, g.k).T for s, g in zip(self.lay.starts, self.lay.rest))]
@@ -235,7 +258,7 @@ class Blocked:
         return _join(*times_Zt(self.lay, v))
 
     def scale(self, T: tuple[Floats, ...], u: Floats) -> Floats:
-        first, *rest = (t @ v for t, v in zip(T, self.each(u)))
+        first, *rest = (t @ v for t, v in zip(T, self.parts(u)))
         return np.concatenate([first.ravel(), *(v.T.ravel() for v in rest)])
 
     def scale_t(self, T: tuple[Floats, ...], r: Floats) -> Floats:
@@ -245,7 +268,13 @@ class Blocked:
         return u @ v
 
     def outer(self, e: Floats, u: Floats) -> tuple[Floats, ...]:
-        return tuple(a @ b.T for a, b in zip(self.each(e), self.each(u)))
+        return tuple(a @ b.T for a, b in zip(self.parts(e), self.parts(u)))
+
+    def each(self, v: Floats) -> Floats:
+        return v
+
+    def total(self, v: Floats) -> Floats:
+        return v.sum(axis=-1)
 
     def factor(self, w: Floats, T: tuple[Floats, ...]) -> BlockFactor:
         P = products(self.lay, np.empty((len(w), 0)), w)
@@ -291,8 +320,6 @@ class BlockFactor:
         return (F * self.w) @ F.T - half.gram(half)
 
     def covariances(self) -> tuple[Floats, ...]:
-        from .blocks import conditional_variances
-
         return conditional_variances(self.c, inverse(self.c))
 
 
