@@ -62,12 +62,13 @@ def deviance_residuals(problem: Problem, fit: FitState) -> np.ndarray:
 
 
 def casewise(problem: Problem, fit: FitState) -> dict[str, np.ndarray]:
-    """fitted, resid, hat, sigma, cooksd, std_resid, stud_resid, dffits of every row used, (n,) each.
+    """fitted, resid, hat, sigma, cooksd, std_resid, student_resid, dffits of every row used, (n,) each.
 
-    resid       y − μ (LM), deviance residual (GLM)
-    hat         leverage;  sigma: residual standard deviation without the row
-    std_resid   resid / √(φ (1 − h));  stud_resid: with sigma in place of √φ (GLM: Williams's approximation, as R)
-    cooksd      Cook's distance;  dffits: scaled change of the row's own fit
+    resid          y − μ;  GLM also pearson_resid, deviance_resid, working_resid
+    hat            leverage;  sigma: residual standard deviation without the row
+    std_resid      √w (y − μ) / √(φ (1 − h)), for a GLM of the deviance residual
+    student_resid  with sigma in place of √φ (GLM: Williams's approximation, as R)
+    cooksd         Cook's distance;  dffits: scaled change of the row's own fit
     nan where the row is fitted exactly (h = 1) or no residual degree of freedom is left
 
     Source: R's rstandard, rstudent, cooks.distance, dffits; Williams (1987) for the GLM forms.
@@ -90,15 +91,20 @@ def casewise(problem: Problem, fit: FitState) -> dict[str, np.ndarray]:
             stud = stud / sigma if fit.dispersion_estimated else stud
         cooks = (pearson / left) ** 2 * h / (fit.dispersion * rank)
         dffits = deviance * np.sqrt(h) / (sigma * left)
-    resid = problem.design.y - fit.mu if linear else deviance
+    resid = problem.design.y - fit.mu
+    residuals = {"resid": resid}
+    if not linear:
+        with np.errstate(divide="ignore", invalid="ignore"):
+            working = resid / problem.link.slope(fit.eta)
+        residuals |= {"pearson_resid": pearson, "deviance_resid": deviance, "working_resid": working}
     return {
         "fitted": fit.mu,
-        "resid": resid,
+        **residuals,
         "hat": h,
         "sigma": sigma,
         "cooksd": cooks,
         "std_resid": std,
-        "stud_resid": stud,
+        "student_resid": stud,
         "dffits": dffits,
     }
 
