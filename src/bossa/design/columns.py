@@ -2,9 +2,7 @@
 
 `Columns(frame, …)(expr)` evaluates by walking the tree: columns, numbers, arithmetic, comparisons, and the functions of `transforms`.
 At the fit `learnt` is filled (levels of factors, moments, bases, knots, keyed by expression); for new rows it is only read, so new rows
-mean what the fitted ones meant. Nothing is copied that a frame can lend.
-
-Codes: 0 … G−1, MISSING (−1) for null or NaN, UNSEEN (−2) for a value that was no level at the fit.
+mean what the fitted ones meant.
 """
 
 from __future__ import annotations
@@ -16,31 +14,25 @@ import numpy as np
 import polars as pl
 from attrs import evolve, frozen
 
-from ..errors import DataError, OptionError, UnknownColumn, UnknownLevel
+from ..errors import DataError, OptionError, UnknownColumn
 from ..state.spec import COMPARISONS, Call, Expr, Name, Number, Operation, Text, written
 from ..types import Array, Bools, Floats
 from .formula import coding_name
+from .levels import (
+    MISSING,
+    UNSEEN,
+    Levels,
+    as_floats,
+    column_kind,
+    number_codes,
+    number_label,
+    number_levels,
+    occurring_texts,
+    reordered,
+    text_codes,
+    text_levels,
+)
 from .transforms import FUNCTIONS, LEVELLED, Function, bind
-
-MISSING, UNSEEN = -1, -2
-
-
-@frozen(eq=False)
-class Levels:
-    """values (original), labels (as shown), kind "text" | "number" | "bool"."""
-
-    kind: str
-    values: tuple[Any, ...]
-    labels: tuple[str, ...]
-
-    def index(self, level: Any, where: str) -> int:
-        """Place of a level given by value or label."""
-        for known in (self.values, self.labels):
-            if level in known:
-                return known.index(level)
-        if str(level) in self.labels:
-            return self.labels.index(str(level))
-        raise UnknownLevel(level, where, self.labels, where="formula")
 
 
 @frozen(eq=False)
@@ -69,91 +61,11 @@ def absent(value: Value) -> Bools | None:
         return value.codes == MISSING if value.codes.size and value.codes.min() < 0 else None
     if np.isfinite(np.add.reduce(value.values, axis=None)):
         return None
-    nan = np.isnan(value.values)
-    nan = nan if nan.ndim == 1 else nan.any(axis=1)
-    return nan if nan.any() else None
+    nan = np.asarray(np.isnan(value.values))
+    rows = nan if nan.ndim < 2 else nan.any(axis=1)
+    return rows if rows.any() else None
 
 
-# ---------------------------------------------------------------- columns of a frame
-def column_kind(series: pl.Series, where: str) -> str:
-    """"number" | "bool" | "text" | "null"."""
-    dtype = series.dtype
-    if dtype.is_numeric():
-        return "number"
-    if dtype == pl.Boolean:
-        return "bool"
-    if dtype in (pl.String, pl.Categorical, pl.Enum):
-        return "text"
-    if dtype == pl.Null:
-        return "null"
-    do = "Turn it into a number first (days since a date, say)." if dtype.is_temporal() else "Use a column of numbers, strings or booleans."
-    raise DataError(f"column {series.name!r} has type {dtype}, which no term can use.", where=where, do=do)
-
-
-def as_floats(series: pl.Series) -> Floats:
-    """(n,) float64, NaN where null; the frame's own memory where it is float64 without nulls."""
-    if series.dtype != pl.Float64:
-        series = series.cast(pl.Float64)
-    return series.to_numpy()
-
-
-def number_label(value: float) -> str:
-    return f"{value:.15g}"
-
-
-def text_levels(series: pl.Series) -> list[str]:
-    """All levels: an Enum's categories in their order, else the values sorted bytewise."""
-    if isinstance(series.dtype, pl.Enum):
-        return series.dtype.categories.to_list()
-    return series.unique().cast(pl.String).drop_nulls().sort().to_list()
-
-
-def text_codes(series: pl.Series, labels: tuple[str, ...]) -> Array:
-    """Codes (n,) of strings, a Categorical or an Enum among `labels`."""
-    n_null = series.null_count()
-    if isinstance(series.dtype, pl.Enum):
-        own = series.dtype.categories.to_list()
-        physical = series.to_physical()
-        if own != list(labels):
-            place = {label: i for i, label in enumerate(labels)}
-            table = np.array([place.get(label, UNSEEN) for label in own] + [MISSING], dtype=np.int32)
-            return table[physical.fill_null(len(own)).to_numpy() if n_null == 0 else physical.cast(pl.Int64).fill_null(len(own)).to_numpy()]
-    else:
-        text = series if series.dtype == pl.String else series.cast(pl.String)
-        physical = text.cast(pl.Enum(labels), strict=False).to_physical()
-    if physical.null_count() == 0:
-        return _signed(physical.to_numpy())
-    codes = physical.cast(pl.Int32).fill_null(MISSING).to_numpy()
-    if physical.null_count() > n_null:
-        codes = np.where((codes < 0) & series.is_not_null().to_numpy(), UNSEEN, codes)
-    return codes
-
-
-def _signed(codes: Array) -> Array:
-    """The same memory as signed integers where the largest code allows it."""
-    signed = np.dtype(f"i{codes.dtype.itemsize}")
-    return codes.view(signed) if codes.size == 0 or codes.max() <= np.iinfo(signed).max else codes.astype(np.int64)
-
-
-def number_levels(values: Floats, integer: bool) -> tuple[Any, ...]:
-    """The different values, sorted; whole numbers of an integer column as int."""
-    different = pl.Series(values).unique().to_numpy()
-    different = np.sort(different[~np.isnan(different)])
-    return tuple(int(v) for v in different) if integer else tuple(different.tolist())
-
-
-def number_codes(values: Floats, levels: tuple[Any, ...]) -> Array:
-    """Codes (n,) of numbers among `levels`."""
-    known = np.array(levels, dtype=float)
-    order = np.argsort(known)
-    at = order[np.minimum(np.searchsorted(known, values, sorter=order), known.size - 1)].astype(np.int32) if known.size else np.zeros(values.size, np.int32)
-    wrong = (known[at] != values) if known.size else np.ones(values.size, bool)
-    if wrong.any():
-        at[wrong] = np.where(np.isnan(values[wrong]), MISSING, UNSEEN)
-    return at
-
-
-# ---------------------------------------------------------------- expressions
 class Columns:
     """Evaluates expressions on the rows of one frame.
 
@@ -164,7 +76,16 @@ class Columns:
     counts    (n,) how often each row counts, when learning; None: once
     """
 
-    def __init__(self, frame: pl.DataFrame, env: Mapping[str, Any], given: Mapping[str, list], learnt: dict[Expr, Any], *, learning: bool = False, counts: Floats | None = None):
+    def __init__(
+        self,
+        frame: pl.DataFrame,
+        env: Mapping[str, Any],
+        given: Mapping[str, list],
+        learnt: dict[Expr, Any],
+        *,
+        learning: bool = False,
+        counts: Floats | None = None,
+    ):
         self.frame, self.env, self.given, self.learnt = frame, env, given, learnt
         self.learning, self.counts = learning, counts
         self.cache: dict[Expr, Value] = {}
@@ -180,7 +101,11 @@ class Columns:
         value = self(expr)
         if isinstance(value, Codes):
             if value.levels.kind != "bool":
-                raise DataError(f"{written(expr)} is a factor, not a number.", where=written(inside), do="Arithmetic needs numbers; unclass() gives a factor's codes.")
+                raise DataError(
+                    f"{written(expr)} is a factor, not a number.",
+                    where=written(inside),
+                    do="Arithmetic needs numbers; unclass() gives a factor's codes.",
+                )
             return np.where(value.codes < 0, np.nan, value.codes)
         if value.values.ndim > 1:
             raise DataError(f"{written(expr)} has several columns.", where=written(inside), do="Use it as a term of its own.")
@@ -209,7 +134,9 @@ class Columns:
             return None
         series = pl.Series(name, value if not isinstance(value, (str, range)) else [value] if isinstance(value, str) else list(value))
         if len(series) != self.frame.height:
-            raise DataError(f"env= {name!r} has {len(series)} values for {self.frame.height} rows.", where="formula", do="Make it a column of the data.")
+            raise DataError(
+                f"env= {name!r} has {len(series)} values for {self.frame.height} rows.", where="formula", do="Make it a column of the data."
+            )
         return series
 
     def name(self, expr: Name) -> Value:
@@ -246,8 +173,7 @@ class Columns:
             return None
         labels = text_levels(series)
         if given is not None:
-            used = set(series.unique().cast(pl.String).drop_nulls().to_list())
-            labels = _reordered(series.name, given, used)
+            labels = reordered(series.name, given, occurring_texts(series))
         return Levels("text", tuple(labels), tuple(labels))
 
     # ------------------------------------------------------------ arithmetic
@@ -266,7 +192,9 @@ class Columns:
         if isinstance(right, Text):
             value = self(left)
             if expr.op not in ("==", "!=") or not isinstance(value, Codes) or not isinstance(right.value, (str, bool)):
-                raise DataError(f"{written(expr)} cannot be compared.", where="formula", do="A factor is compared by == or != with one of its levels.")
+                raise DataError(
+                    f"{written(expr)} cannot be compared.", where="formula", do="A factor is compared by == or != with one of its levels."
+                )
             label = right.value if isinstance(right.value, str) else str(right.value).upper()
             place = value.levels.labels.index(label) if label in value.levels.labels else len(value.levels.labels)
             return Codes(np.where(value.codes == MISSING, MISSING, (value.codes == place) == (expr.op == "==")), levels)
@@ -314,7 +242,10 @@ class Columns:
             there = ~np.isnan(x)
             x, counts = x[there], None if counts is None else counts[there]
             if not np.isfinite(x).all():
-                raise DataError(f"the values are infinite in {int(np.isinf(x).sum())} rows.", do="Nothing can be learnt from them: leave those rows out.")
+                raise DataError(
+                    f"the values are infinite in {int(np.isinf(x).sum())} rows.",
+                    do="Nothing can be learnt from them: leave those rows out.",
+                )
         if not x.size:
             raise DataError("there is no value to learn from.", do="Every row is missing.")
         return function.learn(x, counts, **options)  # type: ignore[misc]
@@ -344,7 +275,7 @@ class Columns:
             integer = isinstance(data, Name) and data.id in self.names and self.frame.get_column(data.id).dtype.is_integer()
             levels = number_levels(x, integer)
             if isinstance(data, Name) and data.id in self.given:
-                levels = tuple(_reordered(data.id, self.given[data.id], set(levels)))
+                levels = tuple(reordered(data.id, self.given[data.id], set(levels)))
             self.learnt[expr] = Levels("number", levels, tuple(number_label(v) for v in levels))
         return Codes(number_codes(x, self.learnt[expr].values), self.learnt[expr])
 
@@ -389,15 +320,12 @@ class Columns:
         if isinstance(expr, Operation) and expr.op in _ARITHMETIC:
             args = [self.literal(a, call) for a in expr.args]
             if all(isinstance(a, (int, float)) for a in args):
-                return (-args[0] if expr.op == "-" else args[0]) if len(args) == 1 else float(_ARITHMETIC[expr.op](*map(np.float64, args)))
+                return (
+                    (-args[0] if expr.op == "-" else args[0])
+                    if len(args) == 1
+                    else float(_ARITHMETIC[expr.op](np.float64(args[0]), np.float64(args[1])))
+                )
         raise OptionError(f"{written(expr)} is not a value that an option can take.", where=written(call))
-
-
-def _reordered(name: str, given: list, used: set) -> list:
-    """`levels=` as given; every value there must be among them."""
-    for value in sorted(used - set(given), key=str):
-        raise UnknownLevel(value, name, given, where="model() levels=")
-    return given
 
 
 _ARITHMETIC = {

@@ -48,7 +48,9 @@ def _column(name: Any, values: Any) -> pl.Series:
         return values.alias(name)
     if isinstance(values, (str, bytes, Mapping, set)) or not isinstance(values, (list, tuple, range, np.ndarray)):
         if isinstance(values, (str, bytes, Mapping, set, int, float, bool)) or values is None:
-            raise DataError(f"a {type(values).__name__} is not a column.", where=where, do="Give a list or an array, one value for each row.")
+            raise DataError(
+                f"a {type(values).__name__} is not a column.", where=where, do="Give a list or an array, one value for each row."
+            )
         return _from_foreign_series(name, values)
     if isinstance(values, np.ndarray) and values.ndim != 1:
         raise DataError(f"the array has {values.ndim} axes, a column has one.", where=where)
@@ -80,7 +82,9 @@ def _from_foreign_series(name: str, values: Any) -> pl.Series:
     try:
         return _series(name, nw.from_native(values, series_only=True))
     except TypeError:
-        raise DataError(f"a {type(values).__name__} is not a column.", where=f"data column {name!r}", do="Give a list or an array.") from None
+        raise DataError(
+            f"a {type(values).__name__} is not a column.", where=f"data column {name!r}", do="Give a list or an array."
+        ) from None
 
 
 def _series(name: str, series: Any) -> pl.Series:

@@ -20,9 +20,10 @@ from ..errors import DataError, listing
 from ..state.design import Design
 from ..state.spec import Call, Expr, Name, Spec, Term
 from ..types import Array, Bools, Floats, Ints
-from .columns import Codes, Columns, Levels, Numbers, Value, absent
-from .encoder import Encoder, TermInfo, Variable, column_numbers, fill, full_length, piece_names, relevelled, response
+from .columns import Codes, Columns, Numbers, Value, absent
+from .encoder import Encoder, Pieces, TermInfo, Variable, column_numbers, fill, full_length, piece_names, relevelled, response
 from .formula import data_names, dot_columns, resolve
+from .levels import Levels
 from .plan import check_contrasts, check_levels, plan
 from .varying import nesting, structure, varying_terms
 
@@ -57,7 +58,7 @@ def encode(spec: Spec, frame: pl.DataFrame) -> tuple[Encoder, Design, pl.DataFra
     _check_finite(values)
 
     pieces = plan(spec.fixed, values, spec.contrasts)
-    terms, names = _terms(spec.fixed, pieces, rows)
+    terms, names = _terms(spec.fixed, pieces, columns.names)
     varying = varying_terms(spec.bars, values, groups)
     encoder = Encoder(
         spec=spec,
@@ -119,7 +120,7 @@ def _present(spec: Spec, columns: Columns, values: Mapping[Expr, Value], notes: 
     sources: dict[Expr, Value] = dict(values)
     for expr in (spec.response, *spec.offsets, *(Name(n) for n in (spec.weights, spec.freq_weights, spec.offset) if n is not None)):
         if expr is not None:
-            sources[expr] = columns(expr)
+            sources[expr] = full_length(columns(expr), columns.frame.height)
     ok = np.ones(columns.frame.height, dtype=bool)
     gone = {expr: mask for expr, value in sources.items() if (mask := absent(value)) is not None}
     if not gone:
@@ -213,10 +214,12 @@ def _used_levels(values: Mapping[Expr, Value], ok: Bools, notes: list[str]) -> t
     for expr, value in values.items():
         if isinstance(value, Codes):
             used[expr] = _occurring(value, ok)
-            missing = np.setdiff1d(np.arange(len(value.levels.labels)), used[expr])
-            if missing.size:
-                notes.append(f"Levels of {expr} without rows are left out: {listing(value.levels.labels[i] for i in missing)}.")
-            value = relevelled(value, used[expr])
+            if len(used[expr]) < len(value.levels.labels):
+                kept = set(used[expr].tolist())
+                notes.append(
+                    f"Levels of {expr} without rows are left out: {listing(v for i, v in enumerate(value.levels.labels) if i not in kept)}."
+                )
+                value = relevelled(value, used[expr])
         out[expr] = value
     return used, out
 
@@ -241,7 +244,11 @@ def _finite(x: Array, name: str) -> Array:
     if not np.isfinite(np.add.reduce(x, axis=None)):
         wrong = ~np.isfinite(x)
         if wrong.any():
-            raise DataError(f"{name} is infinite in {int(wrong.reshape(len(x), -1).any(axis=1).sum())} rows.", where="formula", do="Leave those rows out or transform the column differently.")
+            raise DataError(
+                f"{name} is infinite in {int(wrong.reshape(len(x), -1).any(axis=1).sum())} rows.",
+                where="formula",
+                do="Leave those rows out or transform the column differently.",
+            )
     return x
 
 
@@ -264,9 +271,15 @@ def _response(spec: Spec, columns: Columns, ok: Bools, notes: list[str]) -> tupl
             notes.append(f"Response {spec.response}: {success.labels[1]} is success (1), {success.labels[0]} is 0.")
     elif value.values.ndim > 1:
         if not (isinstance(spec.response, Call) and spec.response.function == "cbind") or value.values.shape[1] != 2:
-            raise DataError("has several columns.", where=f"the response {spec.response}", do="A response is one column, or cbind(success, failure).")
+            raise DataError(
+                "has several columns.", where=f"the response {spec.response}", do="A response is one column, or cbind(success, failure)."
+            )
         if not proportion:
-            raise DataError(f"cbind() counts successes and failures, which family {family!r} does not have.", where=f"the response {spec.response}", do="Use family='binomial'.")
+            raise DataError(
+                f"cbind() counts successes and failures, which family {family!r} does not have.",
+                where=f"the response {spec.response}",
+                do="Use family='binomial'.",
+            )
         if (value.values[ok] < 0).any():
             raise DataError("counts are negative.", where=f"the response {spec.response}")
     y, trials = response(columns, spec, success)
@@ -278,26 +291,39 @@ def _success(expr: Expr, value: Codes, ok: Bools, proportion: bool, family: str 
     if levels.kind == "bool":
         return levels
     if not proportion:
-        raise DataError(f"is text, and family {family!r} needs numbers.", where=f"the response {expr}", do="A response with two levels takes family='binomial'.")
+        raise DataError(
+            f"is text, and family {family!r} needs numbers.",
+            where=f"the response {expr}",
+            do="A response with two levels takes family='binomial'.",
+        )
     levels = relevelled(value, _occurring(value, ok)).levels
     if len(levels.labels) != 2:
-        raise DataError(f"has {len(levels.labels)} levels ({listing(levels.labels, 6)}); a binomial response has two.", where=f"the response {expr}", do="Compare one level with the rest: a column of True and False.")
+        raise DataError(
+            f"has {len(levels.labels)} levels ({listing(levels.labels, 6)}); a binomial response has two.",
+            where=f"the response {expr}",
+            do="Compare one level with the rest: a column of True and False.",
+        )
     return levels
 
 
 # ---------------------------------------------------------------- what the encoder knows
-def _terms(fixed: tuple[Term, ...], pieces: Iterable[tuple], frame: pl.DataFrame) -> tuple[tuple[TermInfo, ...], tuple[str, ...]]:
-    infos, names = [], []
+def _terms(fixed: tuple[Term, ...], pieces: Iterable[Pieces], known: frozenset[str]) -> tuple[tuple[TermInfo, ...], tuple[str, ...]]:
+    infos: list[TermInfo] = []
+    names: list[str] = []
     for term, parts in zip(fixed, pieces):
         own = piece_names(parts)
-        variables = dict.fromkeys(n for f in term.factors for n in data_names(f) if n in frame.columns)
+        variables = dict.fromkeys(n for f in term.factors for n in data_names(f) if n in known)
         label = str(term) if term.degree else "Intercept"
-        infos.append(TermInfo(label=label, factors=term.factors, variables=tuple(variables), columns=slice(len(names), len(names) + len(own))))
+        infos.append(
+            TermInfo(label=label, factors=term.factors, variables=tuple(variables), columns=slice(len(names), len(names) + len(own)))
+        )
         names += own
     return tuple(infos), tuple(names)
 
 
-def _variables(spec: Spec, columns: Columns, values: Mapping[Expr, Value], used: Mapping[Expr, Ints], kept: Ints | None) -> dict[str, Variable]:
+def _variables(
+    spec: Spec, columns: Columns, values: Mapping[Expr, Value], used: Mapping[Expr, Ints], kept: Ints | None
+) -> dict[str, Variable]:
     """Every column that terms, offsets and groups read, described over the rows used."""
     read = [n for e in (*_factors(spec), *spec.offsets) for n in data_names(e)]
     read += [spec.offset] if spec.offset is not None else []
@@ -306,7 +332,7 @@ def _variables(spec: Spec, columns: Columns, values: Mapping[Expr, Value], used:
     for name in dict.fromkeys([*read, *grouping]):
         if name not in columns.names:
             continue
-        value, dtype = columns(Name(name)), columns.frame.schema[name]
+        value, dtype = columns(Name(name)), columns.frame.get_column(name).dtype
         if isinstance(value, Codes):
             places = used.get(Name(name))
             if places is None:
@@ -337,5 +363,13 @@ def _numeric(name: str, dtype: Any, x: Floats, as_factor: Levels | None) -> Vari
     different = 1 if low == high else 2 if ((x == low) | (x == high)).all() else 3
     values = as_factor.values if as_factor is not None else tuple(sorted({low, high})) if different < 3 else ()
     return Variable(
-        name=name, kind="numeric", dtype=dtype, mean=mean, sd=float(np.sqrt(d @ d / max(x.size - 1, 1))), minimum=low, maximum=high, n_unique=different, values=values
+        name=name,
+        kind="numeric",
+        dtype=dtype,
+        mean=mean,
+        sd=float(np.sqrt(d @ d / max(x.size - 1, 1))),
+        minimum=low,
+        maximum=high,
+        n_unique=different,
+        values=values,
     )

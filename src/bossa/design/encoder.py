@@ -20,7 +20,8 @@ from ..errors import DataError, UnknownLevel
 from ..state.fields import array, check_axes
 from ..state.spec import Call, Expr, Name, Spec
 from ..types import Array, Bools, Floats, Ints
-from .columns import MISSING, UNSEEN, Codes, Columns, Levels, Numbers, Value, absent
+from .columns import Codes, Columns, Numbers, Value, absent
+from .levels import MISSING, UNSEEN, Levels
 
 
 @frozen(kw_only=True, eq=False)

@@ -159,6 +159,10 @@ class _Parser:
             if self.sees(","):
                 self.take()
             elif not self.sees(end):
-                raise self.error("this parenthesis is never closed.", opened) if self.token.kind == "end" else self.error("expected ',' or ')' here.")
+                raise (
+                    self.error("this parenthesis is never closed.", opened)
+                    if self.token.kind == "end"
+                    else self.error("expected ',' or ')' here.")
+                )
         self.take()
         return tuple(args), tuple(kwargs)

@@ -97,8 +97,12 @@ def check_contrasts(terms: Sequence[Term], values: Mapping[Expr, Value], contras
         if key in used:
             continue
         if any(str(f) == key for f in factors):
-            raise OptionError(f"{key!r} is numeric in this formula; codings are for factors.", where="contrasts=", do=f"Write factor({key}).")
-        raise UnknownOption(key, sorted(str(f) for f in factors if isinstance(values[f], Codes)) or ["no factor"], where="contrasts=", kind="factor")
+            raise OptionError(
+                f"{key!r} is numeric in this formula; codings are for factors.", where="contrasts=", do=f"Write factor({key})."
+            )
+        raise UnknownOption(
+            key, sorted(str(f) for f in factors if isinstance(values[f], Codes)) or ["no factor"], where="contrasts=", kind="factor"
+        )
 
 
 def check_levels(values: Mapping[Expr, Value]) -> None:
@@ -106,4 +110,6 @@ def check_levels(values: Mapping[Expr, Value]) -> None:
     for expr, value in values.items():
         if isinstance(value, Codes) and len(value.levels.labels) < 2:
             have = f"only the level {value.levels.labels[0]!r}" if value.levels.labels else "no level"
-            raise DataError(f"the factor {expr} has {have} in the rows used.", where="formula", do="A factor needs two levels: leave it out.")
+            raise DataError(
+                f"the factor {expr} has {have} in the rows used.", where="formula", do="A factor needs two levels: leave it out."
+            )

@@ -133,7 +133,9 @@ def _learn_poly(x: Floats, counts: Floats | None, degree: Any, raw: bool) -> tup
         return degree
     different = np.unique(x).size
     if degree >= different:
-        raise DataError(f"degree={degree} needs more than {degree} different values; there are {different}.", do=f"Use degree={max(different - 1, 1)}.")
+        raise DataError(
+            f"degree={degree} needs more than {degree} different values; there are {different}.", do=f"Use degree={max(different - 1, 1)}."
+        )
     return orthogonal_poly(x, degree, counts)
 
 
@@ -178,7 +180,9 @@ def _vector(value: Any, name: str) -> Floats:
     return np.sort(vector)
 
 
-def _learn_bs(x: Floats, counts: Floats | None, df: Any, knots: Any, degree: Any, intercept: bool, boundary_knots: Any) -> tuple[Floats, int, bool]:
+def _learn_bs(
+    x: Floats, counts: Floats | None, df: Any, knots: Any, degree: Any, intercept: bool, boundary_knots: Any
+) -> tuple[Floats, int, bool]:
     order = _whole(degree, "degree", 1) + 1
     least = order - 1 + bool(intercept)
     inner = 0 if df is None or knots is not None else _whole(df, "df", least) - least

@@ -39,7 +39,9 @@ def varying_terms(bars: Iterable[Bar], values: Mapping[Expr, Value], groups: Map
         sizes = tuple(sum(len(piece_names(p)) for p in block) for block in blocks)
         names = tuple(n for p in pieces for n in piece_names(p))
         if len(labels) < 2:
-            raise DataError(f"the grouping factor {same[0].group} has one level only.", where="formula", do="Leave its random-effects term out.")
+            raise DataError(
+                f"the grouping factor {same[0].group} has one level only.", where="formula", do="Leave its random-effects term out."
+            )
         out.append(Varying(group=same[0].group, parts=parts, used=used, labels=labels, terms=pieces, names=names, blocks=sizes))
     return tuple(sorted(out, key=lambda v: -len(v.labels) * len(v.names)))
 

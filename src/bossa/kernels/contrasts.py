@@ -14,6 +14,8 @@ Source: Venables & Ripley (2002) §6.2.
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 
 from ..errors import DataError
@@ -45,7 +47,7 @@ def coding(kind: str, labels: tuple[str, ...], base: int | None = None) -> tuple
         C = np.where(row < column, -1.0, np.where(row == column, column, 0.0))
         return C, tuple(str(j) for j in range(1, G))
     if kind == "sequential":
-        return np.where(row < column, column / G - 1.0, column / G), tuple(f"{b}-{a}" for a, b in zip(labels, labels[1:]))
+        return np.where(row < column, column / G - 1.0, column / G), tuple(f"{b}-{a}" for a, b in pairwise(labels))
     scores = np.arange(1.0, G + 1.0)
     C = poly_columns(scores, *orthogonal_poly(scores, G - 1))
     return C, tuple([".L", ".Q", ".C"][j] if j < 3 else f"^{j + 1}" for j in range(G - 1))
