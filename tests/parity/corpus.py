@@ -102,6 +102,11 @@ class Case:
     def mixed(self) -> bool:
         return self.kind in ("lmer", "glmer")
 
+    @property
+    def linear(self) -> bool:
+        """Gaussian with identity link: a linear model to bossa, whoever fitted it in R."""
+        return not self.mixed and self.record.get("family") == "gaussian" and self.record.get("link") == "identity"
+
     def fit(self, record: dict[str, Any] | None = None) -> Any:
         """The fitted bossa model of this case (or of one of the models it compares)."""
         from bossa import model

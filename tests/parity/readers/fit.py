@@ -2,23 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 
 from corpus import Case
 from quantities import Number, reader, setting
 
-# corpus → column of m.diagnostics; the scale is the reference itself
-LM = {"sigma", "loglik", "npar", "aic", "bic", "deviance", "df_resid", "null_deviance"}
-COLUMN = {
-    "r2": "rsquared",
-    "adj_r2": "rsquared_adj",
-    "REMLcrit": "reml_criterion",
-    "rank": "df_model",
-}
-
-
-def column(case: Case, key: str) -> Number:
-    return Number((key,), float(case.model.diagnostics[COLUMN.get(key, key)][0]))
+NUMBERS = ("loglik", "npar", "aic", "bic", "deviance", "null_deviance", "df_resid")
 
 
 @reader(
@@ -35,9 +25,15 @@ def column(case: Case, key: str) -> Number:
     fits=("lm", "glm"),
 )
 def diagnostics(case: Case) -> Iterator[Number]:
-    for key in ("sigma", "loglik", "npar", "aic", "bic", "deviance", "null_deviance", "df_resid", "df_null", "dispersion", "pearson_chisq"):
+    """The row of m.diagnostics; a glm that is a linear model has a sigma instead of a dispersion, and R's sigma() of a glm is √(D/df)."""
+    row = case.model.diagnostics.row(0, named=True)
+    if case.linear:
+        row |= {"dispersion": row["sigma"] ** 2, "pearson_chisq": row["deviance"], "df_null": row["df_model"] + row["df_resid"]}
+    if case.kind == "glm":
+        row["sigma"] = math.sqrt(row["deviance"] / row["df_resid"])
+    for key in ("sigma", *NUMBERS, "dispersion", "pearson_chisq", "df_null"):
         if case.has(key) and case.at(key) is not None:
-            yield column(case, key)
+            yield Number((key,), row[key])
 
 
 @reader(fits=("lm", "glm"), rank="rank")

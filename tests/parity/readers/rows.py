@@ -62,6 +62,10 @@ def residuals(case: Case) -> Iterator[Number]:
 @reader(fits=("glm",), residuals=("residuals.response.*", "residuals.pearson.*", "residuals.deviance.*", "residuals.working.*"))
 def glm_residuals(case: Case) -> Iterator[Number]:
     rows, unit = used_rows(case), math.sqrt(case.at("dispersion"))
+    if case.linear:
+        for kind in case.at("residuals"):
+            yield from first(case, ("residuals", kind), rows["resid"], unit)
+        return
     yield from first(case, ("residuals", "response"), rows["resid"])
     yield from first(case, ("residuals", "pearson"), rows["pearson_resid"], unit)
     yield from first(case, ("residuals", "deviance"), rows["deviance_resid"], unit)

@@ -43,11 +43,16 @@ def compare_term(path: Path_, row: dict[str, Any], ours: dict[str, float | None]
         yield Number((*path, "p"), ours["p_value"], "p")
 
 
+def dispersion(row: dict[str, Any]) -> float:
+    """φ of m.diagnostics: a linear model has its root, sigma."""
+    return row.get("dispersion", row["sigma"] ** 2)
+
+
 def compare_terms(case: Case, kind: str, frame: pl.DataFrame) -> Iterator[Number]:
     """A whole table: term rows in order; the rows NULL and Residuals from m.diagnostics."""
     one = case.model.diagnostics.row(0, named=True)
-    phi = one["sigma"] ** 2 if case.kind == "lm" else one["dispersion"]
-    position, left, df_left = 0, one["null_deviance"], one.get("df_null")
+    phi = dispersion(one)
+    position, left, df_left = 0, one["null_deviance"], one.get("df_null", one["df_model"] + one["df_resid"])
     for i, row in enumerate(case.at("anova", kind)):
         path: Path_ = ("anova", kind, i)
         if row["term"] == "Residuals":
@@ -78,19 +83,25 @@ def sequential(case: Case) -> Iterator[Number]:
 
 
 def likelihood_ratio(case: Case) -> dict[str, str]:
-    return {"test": "lr"} if case.kind == "glm" else {}
+    """Deviance tests of a glm; those of a linear model are its F tests."""
+    return {"test": "lr"} if case.kind == "glm" and not case.linear else {}
+
+
+def chi_square(case: Case) -> dict[str, str]:
+    """car tests a glm against χ², even where the dispersion is estimated."""
+    return {"df": "inf"} if case.kind == "glm" else {}
 
 
 @reader(fits=("lm", "glm"), anova_II="anova.typeII.**")
 def hierarchical(case: Case) -> Iterator[Number]:
     if case.has("anova", "typeII"):
-        yield from compare_terms(case, "typeII", case.model.jointtest(type=2, **likelihood_ratio(case)))
+        yield from compare_terms(case, "typeII", case.model.jointtest(type=2, **likelihood_ratio(case), **chi_square(case)))
 
 
 @reader(fits=("glm",), anova_wald="anova.typeII_wald.**")
 def wald(case: Case) -> Iterator[Number]:
     if case.has("anova", "typeII_wald"):
-        yield from compare_terms(case, "typeII_wald", case.model.jointtest(type=2, test="wald"))
+        yield from compare_terms(case, "typeII_wald", case.model.jointtest(type=2, test="wald", **chi_square(case)))
 
 
 @reader(fits=("lm",), anova_III="anova.typeIII.**")
@@ -113,7 +124,7 @@ def fits_without_the_columns(case: Case) -> Iterator[Number]:
         smaller = without(case, columns[row["term"]])
         yield Number((*path, "df"), smaller["df_resid"] - full["df_resid"])
         key = "chisq" if "chisq" in row else "F"
-        lost = (smaller["deviance"] - full["deviance"]) / full["dispersion"]
+        lost = (smaller["deviance"] - full["deviance"]) / dispersion(full)
         yield Number((*path, key), lost if key == "chisq" else lost / row["df"])
 
 
