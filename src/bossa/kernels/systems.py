@@ -231,6 +231,7 @@ class Blocked:
 
     lay: Layout
     order: Ints
+    count: None = None
 
     def zero(self) -> Floats:
         return np.zeros(self.lay.q)
