@@ -150,12 +150,10 @@ def diagnostics(problem: Problem, fit: FitState) -> dict[str, float | int | None
 
 
 def _explained(problem: Problem, fit: FitState, n: float, rank: int, intercept: int) -> dict[str, float | int | None]:
-    """R² and the F test of all coefficients but the intercept."""
-    design = problem.design
-    fitted = fit.mu if design.offset is None else fit.mu - design.offset
-    W = design.total_weights
-    about = np.average(fitted, weights=W) if intercept else 0.0
-    explained = float(np.sum((fitted - about) ** 2 * (1.0 if W is None else W)))
+    """R² and the F statistic of all coefficients but the intercept; fitted values include an offset, as in R 4.2's summary.lm."""
+    W = problem.design.total_weights
+    about = np.average(fit.mu, weights=W) if intercept else 0.0
+    explained = float(np.sum((fit.mu - about) ** 2 * (1.0 if W is None else W)))
     df1, df2 = rank - intercept, fit.df_resid
     total = explained + fit.deviance
     if df1 == 0 or total == 0:
