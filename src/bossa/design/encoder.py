@@ -60,11 +60,16 @@ class TermInfo:
 
 @frozen(eq=False)
 class Piece:
-    """One factor of a term: its coding matrix (G, c) by level, or None for numbers; names of its columns."""
+    """One factor of a term: its coding matrix (G, c) by level, or None for numbers; names of its columns (c,).
+
+    labels  (G,)  of its levels;  coding  "treatment" | "sum" | … | "array", or "levels": one column per level
+    """
 
     expr: Expr
     matrix: Floats | None
     names: tuple[str, ...]
+    labels: tuple[str, ...] = ()
+    coding: str = ""
 
 
 Pieces = tuple[Piece, ...]

@@ -61,26 +61,26 @@ def piece(expr: Expr, value: Value, by_contrasts: bool, contrasts: Mapping[str, 
         return Piece(expr, None, (name,) if value.names is None else tuple(f"{name}[{n}]" for n in value.names))
     labels = value.levels.labels
     if not by_contrasts:
-        return Piece(expr, np.eye(len(labels)), tuple(f"{name}[{label}]" for label in labels))
-    matrix, names = chosen_coding(expr, value, contrasts)
-    return Piece(expr, matrix, tuple(f"{name}[{n}]" for n in names))
+        return Piece(expr, np.eye(len(labels)), tuple(f"{name}[{label}]" for label in labels), labels, "levels")
+    matrix, names, coded = chosen_coding(expr, value, contrasts)
+    return Piece(expr, matrix, tuple(f"{name}[{n}]" for n in names), labels, coded)
 
 
-def chosen_coding(expr: Expr, value: Codes, contrasts: Mapping[str, Any]) -> tuple[np.ndarray, tuple[str, ...]]:
-    """The coding asked for: in the formula, by `contrasts=`, else treatment."""
+def chosen_coding(expr: Expr, value: Codes, contrasts: Mapping[str, Any]) -> tuple[np.ndarray, tuple[str, ...], str]:
+    """The coding asked for: in the formula, by `contrasts=`, else treatment. Its matrix, names of its columns, its own name."""
     key = contrast_key(expr, contrasts)
     if value.coding is not None and key is not None:
         raise OptionError(f"{expr} has its coding in the formula and another in contrasts=.", where="model()", do="Keep one of them.")
     kind, base = value.coding if value.coding is not None else (contrasts[key] if key is not None else "treatment", None)
     labels = value.levels.labels
     if isinstance(kind, str):
-        return coding(kind, labels, None if base is None else value.levels.index(base, str(expr)))
+        return *coding(kind, labels, None if base is None else value.levels.index(base, str(expr))), kind
     if kind.shape[0] != len(labels):
         raise OptionError(
             f"the array has {kind.shape[0]} rows and {expr} has {len(labels)} levels: {', '.join(labels)}.", where="contrasts="
         )
     matrix = completed(kind, where=f"contrasts= of {expr}")
-    return matrix, tuple(str(j + 1) for j in range(matrix.shape[1]))
+    return matrix, tuple(str(j + 1) for j in range(matrix.shape[1])), "array"
 
 
 def contrast_key(expr: Expr, contrasts: Mapping[str, Any]) -> str | None:
