@@ -98,7 +98,7 @@ def conf_level(value: Any) -> float:
             number = None
     if isinstance(number, bool) or not isinstance(number, (int, float, np.integer, np.floating)):
         number = None
-    if number is not None and 1 < number < 100:
+    if number is not None and 50 <= number < 100:  # 1.5 is a slip, not one and a half percent
         number = number / 100
     if number is None or not 0 < number < 1:
         raise OptionError(f"conf_level={value!r} is not a confidence level.", where="infer()", do="Use 0.95, 95 or '95%'.")
