@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import DataError, OptionError, UnknownOption
-from ..kernels.contrasts import coding, completed
+from ..kernels.contrasts import coding
 from ..state.spec import Call, Expr, Name, Term
 from .columns import Codes, Value
 from .encoder import Piece, Pieces
@@ -75,12 +75,11 @@ def chosen_coding(expr: Expr, value: Codes, contrasts: Mapping[str, Any]) -> tup
     labels = value.levels.labels
     if isinstance(kind, str):
         return *coding(kind, labels, None if base is None else value.levels.index(base, str(expr))), kind
-    if kind.shape[0] != len(labels):
-        raise OptionError(
-            f"the array has {kind.shape[0]} rows and {expr} has {len(labels)} levels: {', '.join(labels)}.", where="contrasts="
-        )
-    matrix = completed(kind, where=f"contrasts= of {expr}")
-    return matrix, tuple(str(j + 1) for j in range(matrix.shape[1])), "array"
+    rows, columns = kind.shape
+    if rows != len(labels) or columns >= rows:
+        what = f"the array is {rows} × {columns}, and {expr} has {len(labels)} levels: {', '.join(labels)}."
+        raise OptionError(what, where="contrasts=", do=f"Give {len(labels)} rows and at most {len(labels) - 1} columns.")
+    return kind, tuple(str(j + 1) for j in range(columns)), "array"
 
 
 def contrast_key(expr: Expr, contrasts: Mapping[str, Any]) -> str | None:

@@ -75,6 +75,17 @@ def distinct(codes: Ints) -> Ints:
     return np.flatnonzero(flags)
 
 
+def place_among(used: Ints, codes: Ints) -> Ints:
+    """Index in `used` (sorted, all codes occur in it) of every code."""
+    if used.size == used[-1] + 1:
+        return codes
+    if used[-1] > 8 * codes.size + 1024:
+        return np.searchsorted(used, codes)
+    table = np.empty(used[-1] + 1, dtype=np.intp)
+    table[used] = np.arange(used.size)
+    return table[codes]
+
+
 def structure(varying: tuple[Varying, ...], values: Mapping[Expr, Value], n: int) -> REStructure:
     """The random-effects terms of the rows used."""
     terms = []
@@ -85,7 +96,7 @@ def structure(varying: tuple[Varying, ...], values: Mapping[Expr, Value], n: int
                 factor=term.group,
                 names=term.names,
                 levels=term.labels,
-                group=np.searchsorted(term.used, combined),
+                group=place_among(term.used, combined),
                 Z=z_columns(term, values, n),
                 mask=block_mask(term.blocks),
             )

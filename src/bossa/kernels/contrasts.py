@@ -18,7 +18,6 @@ from itertools import pairwise
 
 import numpy as np
 
-from ..errors import DataError
 from ..types import Floats
 from .basis import orthogonal_poly, poly_columns
 
@@ -51,19 +50,3 @@ def coding(kind: str, labels: tuple[str, ...], base: int | None = None) -> tuple
     scores = np.arange(1.0, G + 1.0)
     C = poly_columns(scores, *orthogonal_poly(scores, G - 1))
     return C, tuple([".L", ".Q", ".C"][j] if j < 3 else f"^{j + 1}" for j in range(G - 1))
-
-
-def completed(C: Floats, where: str) -> Floats:
-    """A user's coding (G, c), with further columns where c < G-1 so that every level can have its own mean, as R does.
-
-    returns  (G, max(c, G-1)); the columns added are orthogonal to 1 and to those given
-    raises   DataError where the columns given depend on each other or on the intercept
-
-    Source: R `contrasts<-`.
-    """
-    G, c = C.shape
-    full = np.column_stack((np.ones(G), C))
-    if c > G - 1 or np.linalg.matrix_rank(full) < c + 1:
-        raise DataError(f"a coding of {G} levels takes at most {G - 1} columns, independent of each other and of 1.", where=where)
-    Q = np.linalg.qr(full, mode="complete")[0]
-    return np.column_stack((C, Q[:, c + 1 :]))

@@ -92,7 +92,7 @@ def written(expr: Expr, name: Callable[[str], str] = str) -> str:
         return str(expr)
     if len(expr.args) == 1:
         return expr.op + _operand(expr.args[0], UNARY, name)
-    gap = "" if expr.op in ("^", ":") else " "
+    gap = "" if expr.op in ("^", ":", "/", "%%", "%/%") else " "  # as R's deparse
     right_first = expr.op == "^"
     left = _operand(expr.args[0], expr.binding + right_first, name)
     right = _operand(expr.args[1], UNARY if right_first else expr.binding + 1, name)
