@@ -1,7 +1,7 @@
 """The account of a run: for every quantity how many numbers there are, were compared, fail, and which one is worst.
 
-Every number of a case is entered once. It is compared, unstable (the corpus says it is not determined well enough), or not compared
-(no reader yet, or the reader passed it by). An exception in a reader fails every number it had still to deliver.
+Every number of a case is entered once. It is compared, set aside (the corpus calls it unstable, or it is known to be wrong), or not
+compared (no reader yet, or the reader passed it by). An exception in a reader fails every number it had still to deliver.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any
 
 from corpus import Case, Path_, leaves
 from quantities import Home, Reader, homes
-from tolerances import error, tolerance
+from tolerances import WRONG, error, tolerance
 
 
 @dataclass
@@ -23,20 +23,20 @@ class Account:
     available: int = 0
     compared: int = 0
     failing: int = 0
-    unstable: int = 0
+    set_aside: int = 0
     worst: float = 0.0  # error over tolerance
     worst_error: float = 0.0
     worst_at: str = ""
 
     @property
     def left(self) -> int:
-        return self.available - self.compared - self.unstable
+        return self.available - self.compared - self.set_aside
 
     def add(self, other: Account) -> None:
         self.available += other.available
         self.compared += other.compared
         self.failing += other.failing
-        self.unstable += other.unstable
+        self.set_aside += other.set_aside
         if other.worst > self.worst:
             self.worst, self.worst_error, self.worst_at = other.worst, other.worst_error, other.worst_at
 
@@ -82,8 +82,8 @@ class Ledger:
             elif not wanted or home.quantity in wanted:
                 account = self.account(home.quantity)
                 account.available += 1
-                if case.is_unstable(path):
-                    account.unstable += 1
+                if case.is_unstable(path) or (case.id, dotted(path)) in WRONG:
+                    account.set_aside += 1
                 elif home.reader is not None:
                     open_[path] = home
         for reader in unique(home.reader for home in open_.values()):

@@ -9,9 +9,9 @@ from typing import Any
 
 from ledger import Account, Ledger
 from quantities import SETTINGS
-from tolerances import BASE, KINDS
+from tolerances import BASE, KINDS, WRONG
 
-HEAD = ["quantity", "available", "compared", "failing", "unstable", "worst error", "of tolerance", "where"]
+HEAD = ["quantity", "available", "compared", "failing", "set aside", "worst error", "of tolerance", "where"]
 
 
 def small(x: float) -> str:
@@ -20,15 +20,15 @@ def small(x: float) -> str:
 
 def row(name: str, a: Account) -> list[str]:
     if not a.compared:
-        return [name, str(a.available), "0", "0", str(a.unstable), "", "", "not compared yet"]
+        return [name, str(a.available), "0", "0", str(a.set_aside), "", "", "not compared yet"]
     share = "" if a.worst == 0 else "inf" if math.isinf(a.worst) else f"{a.worst:.2g}"
-    return [name, str(a.available), str(a.compared), str(a.failing), str(a.unstable), small(a.worst_error), share, a.worst_at]
+    return [name, str(a.available), str(a.compared), str(a.failing), str(a.set_aside), small(a.worst_error), share, a.worst_at]
 
 
 def table(ledger: Ledger, order: list[str]) -> list[list[str]]:
     rows = [row(name, ledger.accounts[name]) for name in order if name in ledger.accounts]
     total = ledger.total()
-    return [*rows, ["all", str(total.available), str(total.compared), str(total.failing), str(total.unstable), "", "", ""]]
+    return [*rows, ["all", str(total.available), str(total.compared), str(total.failing), str(total.set_aside), "", "", ""]]
 
 
 def some_of(names: list[str], limit: int = 3) -> str:
@@ -66,7 +66,7 @@ def text(ledger: Ledger, order: list[str], cases: int, detail: int = 12) -> str:
             *(f"  {u}" for u in ledger.unclaimed[:detail]),
         ]
     total = ledger.total()
-    counts = f"{total.compared} compared, {total.failing} failing, {total.unstable} unstable, {total.left} not compared."
+    counts = f"{total.compared} compared, {total.failing} failing, {total.set_aside} set aside, {total.left} not compared."
     lines += ["", f"{cases} cases, {total.available} numbers: {counts}"]
     lines += [f"{ledger.settings} more are part of the questions, not results. {sum(ledger.seconds.values()):.1f} s."]
     return "\n".join(lines)
@@ -93,7 +93,8 @@ def markdown(ledger: Ledger, order: list[str], cases: int) -> str:
     introduction = (
         f"{cases} models fitted by R (`lm`, `glm`, `lme4`, `lmerTest`, `emmeans`, `car`, `sandwich`, `clubSandwich`, `pbkrtest`) hold "
         f"{total.available} numbers. bossa, through its public interface alone, was compared on {total.compared} of them; "
-        f"{total.failing} fail, {total.unstable} are left out because the corpus calls them unstable, {total.left} are not compared yet."
+        f"{total.failing} fail, {total.set_aside} are set aside (unstable by the corpus's own word, or known to be wrong), "
+        f"{total.left} are not compared yet."
     )
     lines = [
         "# Parity with R",
@@ -122,6 +123,12 @@ def markdown(ledger: Ledger, order: list[str], cases: int) -> str:
             f"| {kind} | {scale} | {'as above' if value is None else f'{value:.0e}'} | {reason} |"
             for kind, (scale, value, reason) in KINDS.items()
         ),
+        "",
+        "## Wrong in the corpus",
+        "",
+        "| case | number | why |",
+        "|---|---|---|",
+        *(f"| {case} | `{path}` | {reason} |" for (case, path), reason in WRONG.items()),
         "",
         "## Not results",
         "",

@@ -1,8 +1,8 @@
 """Hold bossa against a corpus of reference numbers, through its public interface alone.
 
-    python tests/parity/run.py DIR [--tag T]… [--quantity Q]… [--case ID]… [--json FILE] [--markdown FILE]
+    python tests/parity/run.py DIR [--tag T]… [--quantity Q]… [--case ID]… [--json FILE] [--markdown FILE] [@ARGUMENTS]
 
-DIR holds data/ and cases/. Prints, per quantity, how many numbers there are, were compared, fail, and the worst error with its case.
+DIR holds data/ and cases/; @ARGUMENTS is a file with one argument per line (built.txt asks for what is built so far). Prints, per quantity, how many numbers there are, were compared, fail, and the worst error with its case.
 Exits with 1 when anything it was asked about fails or nothing could be compared, with 2 when it was asked for something unknown.
 """
 
@@ -24,7 +24,7 @@ import report
 
 
 def arguments(argv: list[str]) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="run.py", description=__doc__.split("\n")[0])
+    parser = argparse.ArgumentParser(prog="run.py", description=__doc__.split("\n")[0], fromfile_prefix_chars="@")
     parser.add_argument("dir", type=Path, help="corpus: data/ and cases/")
     parser.add_argument("--tag", action="append", default=[], help="only cases with this tag; several: with any of them")
     parser.add_argument("--quantity", action="append", default=[], help="only this quantity; several: any of them")

@@ -39,6 +39,17 @@ KINDS = {
 
 FLOOR = 1e-300
 
+# Numbers of the corpus that are wrong, found by running R again: (case, dotted path) → why. Set aside and counted, like unstable ones.
+WRONG = {
+    (
+        "glm_cbpp_poisson_offset",
+        "null_deviance",
+    ): "R's own glm() gives 133.66356: the polishing refit stopped the null model after one step",
+    ("glm_cbpp_poisson_offset", "anova.typeI.0.resid_dev"): "the same null deviance",
+    ("glm_cbpp_poisson_offset", "anova.typeI.1.deviance"): "its difference to that null deviance",
+    ("glm_cbpp_poisson_offset", "anova.typeI.1.p"): "the p-value of that difference",
+}
+
 
 def tolerance(case: Case, kind: str) -> float:
     """What an error of `kind` may be at most in this case."""

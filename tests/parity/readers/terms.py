@@ -119,13 +119,15 @@ def fits_without_the_columns(case: Case) -> Iterator[Number]:
     if not case.has("anova", "typeIII"):
         return
     columns, full = spans(case), case.model.diagnostics.row(0, named=True)
+    table = case.model.jointtest(type=3, **likelihood_ratio(case), **chi_square(case))
     for i, row in enumerate(case.at("anova", "typeIII")):
-        path = ("anova", "typeIII", i)
+        path, parts = ("anova", "typeIII", i), set(row["term"].split(":"))
+        if not any(parts < set(other["term"].split(":")) for other in case.at("anova", "typeIII")):  # in no other term: any coding
+            yield from compare_term(path, row, table.row(i, named=True), dispersion(full))
+            continue
         smaller = without(case, columns[row["term"]])
         yield Number((*path, "df"), smaller["df_resid"] - full["df_resid"])
-        key = "chisq" if "chisq" in row else "F"
-        lost = (smaller["deviance"] - full["deviance"]) / dispersion(full)
-        yield Number((*path, key), lost if key == "chisq" else lost / row["df"])
+        yield Number((*path, "chisq"), (smaller["deviance"] - full["deviance"]) / dispersion(full))
 
 
 def without(case: Case, columns: list[int]) -> dict[str, Any]:
