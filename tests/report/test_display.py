@@ -45,7 +45,8 @@ def test_no_negative_zero():
     ("value", "format", "text"),
     [
         (None, "number", "–"), (math.nan, "number", "NaN"), (math.inf, "df", "inf"), (-math.inf, "estimate", "-inf"),
-        (True, "plain", "True"), ("a", "estimate", "a"), (336.0, "df", "336"), (12.34, "df", "12.3"), (0.99999999, "number", "1.0000"), (4.0, "plain", "4"),
+        (True, "plain", "True"), ("a", "estimate", "a"), (336.0, "df", "336"), (12.34, "df", "12.3"), (0.99999999, "number", "1.0000"),
+        (4.0, "plain", "4"), (0.5, "plain", "0.5"), (13872900.0, "plain", "13872900"),
         (12345678, "plain", "12345678"), (1234567890.0, "number", "1.2346e+09"), (1e-320, "p", "1.0e-320"),
     ],
 )  # fmt: skip

@@ -39,8 +39,11 @@ def significant(x: float, digits: int = 5) -> str:
 
 
 def plain(x: float) -> str:
-    """A value of the user's data: as short as it can be said in six digits."""
-    return f"{x:.6g}"
+    """A value of the user's data: whole numbers as they are, others as short as they can be said in six digits."""
+    if x.is_integer() and abs(x) < 1e15:
+        return f"{x:.0f}" if x else "0"
+    text = significant(x, 6)
+    return text.rstrip("0").rstrip(".") if "." in text and "e" not in text else text
 
 
 def statistic(x: float) -> str:

@@ -9,6 +9,7 @@ Random effects stand after the fixed part, one letter per grouping term, each wi
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import product
 from typing import Any
 
 from attrs import frozen
@@ -148,9 +149,21 @@ def _fixed(m: Readable, numbers: bool) -> Iterator[str]:
     design, fit = m.problem.design, m.fit_state
     first = 0 if design.names[:1] == ("Intercept",) else 1
     errors = [None] * len(design.names) if m.inference is None or m.inference.se is None else m.inference.se
-    for j, (name, coef, se) in enumerate(zip(design.names, fit.coef, errors)):
+    for j, (column, coef, se) in enumerate(zip(_columns(m), fit.coef, errors)):
         symbol = number(coef, se) if numbers else rf"\beta_{{{j + first}}}"
-        yield symbol if name == "Intercept" else rf"{symbol}\,{escape(name)}_i"
+        yield rf"{symbol}\,{column}" if column else symbol
+
+
+def _columns(m: Readable) -> list[str]:
+    """The columns kept: "" for the intercept, products of their pieces' columns for the others."""
+    encoder, kept = m.problem.encoder, m.problem.design.kept
+    if encoder is None:
+        return ["" if name == "Intercept" else f"{escape(name)}_i" for name in m.problem.design.names]
+    out = []
+    for pieces in encoder.pieces:
+        for choice in product(*(p.names for p in pieces[::-1])):
+            out.append(r" \times ".join(f"{escape(name)}_i" for name in choice[::-1]))
+    return [column for column, k in zip(out, kept) if k]
 
 
 def _offsets(m: Readable) -> Iterator[str]:

@@ -44,14 +44,14 @@ class Explanation:
     def __str__(self) -> str:
         lines = [self.title]
         for i, s in enumerate(self.steps, 1):
-            lines += ["", f"{i}. {s.name}: {s.what}", *(f"   {line}" for line in text.lay_out(text.grid(s.frame, rows=12)))]
+            lines += ["", f"{i}. {s.name}: {s.what}", *(f"   {line}" for line in text.lay_out(text.grid(s.frame, rows=8)))]
         return "\n".join(lines)
 
     __repr__ = __str__
 
     def _repr_html_(self) -> str:
         steps = "".join(
-            f"<p><b>{i}. {escape(s.name)}</b>: {escape(s.what)}</p>{html.grid(text.grid(s.frame, rows=12))}"
+            f"<p><b>{i}. {escape(s.name)}</b>: {escape(s.what)}</p>{html.grid(text.grid(s.frame, rows=8))}"
             for i, s in enumerate(self.steps, 1)
         )
         return html.wrap(f'<div class="title">{escape(self.title)}</div>{steps}')
@@ -89,7 +89,10 @@ def _params(m: Readable) -> Iterator[Step]:
 
 
 def _codings(m: Readable) -> Iterator[Step]:
-    return iter(())
+    for name, piece in table.codings(m).items():
+        how = "one column per level" if piece.coding == "levels" else f"{piece.coding} coding"
+        columns = {c: piece.matrix[:, j] for j, c in enumerate(piece.names)}
+        yield Step(f"coding of {name}", f"{how}: what a level becomes", table.beside(pl.DataFrame({"level": list(piece.labels)}), columns))
 
 
 def _response(m: Readable) -> tuple[np.ndarray, str]:
@@ -128,40 +131,44 @@ def _square(matrix: np.ndarray, names: tuple[str, ...]) -> pl.DataFrame:
 
 # ------------------------------------------------------------------ a question
 def _target(m: Readable, target: Target) -> Iterator[Step]:
-    design, fit = m.problem.design, m.fit_state
     for name, value in target.details.items():
         if isinstance(value, pl.DataFrame):
-            yield Step(name, f"the {name} of the question", value)
-    value, columns = fit.coef, design.names
-    if len(_inputs(target)) and _inputs(target)[0] == len(fit.coef):
-        for i, step in enumerate(target.steps, 1):
-            value = step.value(value)
-            if isinstance(step, Linear):
-                wide = {c: step.matrix[:, j] for j, c in enumerate(columns)} | ({} if step.offset is None else {"offset": step.offset})
-                yield Step(
-                    f"step {i}",
-                    step.label or "rows of weights: each gives one number, Σ weight × input",
-                    pl.DataFrame(wide | {"value": value}),
-                )
-            else:
-                yield Step(f"step {i}", f"each number through {step.name}", pl.DataFrame({"value": value}))
-            columns = tuple(f"input {j + 1}" for j in range(len(value)))
-        J = target.jacobian(fit.coef)
-        se = np.sqrt(np.einsum("kp,pq,kq->k", J, fit.vcov, J))
-        yield Step(
-            "L",
-            "the whole map at β̂: change of each number per unit of each coefficient",
-            table.beside(target.labels, {c: J[:, j] for j, c in enumerate(design.names)}),
-        )
-        yield Step(
-            "estimates",
-            "Lβ̂ (with what stands between taken as it is), and se = √(L V Lᵀ) with the model's V",
-            table.beside(target.labels, {"estimate": value, "se": se}),
-        )
+            yield Step(name, "what the question is asked at" if name == "grid" else f"{name} of the question", value)
+    if all(s.matrix.shape[1] == len(m.fit_state.coef) for s in target.steps[:1] if isinstance(s, Linear)):
+        yield from _pipeline(m, target)
     if m.focus_inference is not None:
         frame = table.effects_frame(m) if target.kind != "predictions" else table.predictions_frame(m)
         yield Step("inference", text.heading(m.focus_inference), frame)
 
 
-def _inputs(target: Target) -> list[int]:
-    return [s.matrix.shape[1] for s in target.steps if isinstance(s, Linear)]
+def _pipeline(m: Readable, target: Target) -> Iterator[Step]:
+    """Each step with its weights and what comes out of it; then the whole map, Lβ̂ and √(L V Lᵀ)."""
+    fit, names = m.fit_state, m.problem.design.names
+    value, inputs = fit.coef, names
+    for i, step in enumerate(target.steps, 1):
+        value = step.value(value)
+        if isinstance(step, Linear):
+            what = f"{step.label or 'weights'}: each row makes one number, Σ weight × input"
+            columns = {name: step.matrix[:, j] for j, name in enumerate(inputs)} | ({} if step.offset is None else {"offset": step.offset})
+        else:
+            what, columns = f"each number through {step.name}", {}
+        yield Step(f"step {i}", what, table.beside(pl.DataFrame(columns), {"value": value}))
+        inputs = tuple(f"input {j + 1}" for j in range(len(value)))
+    L = target.jacobian(fit.coef)
+    linear = all(isinstance(s, Linear) for s in target.steps)
+    se = np.sqrt(np.einsum("kp,pq,kq->k", L, fit.vcov, L))
+    numbers = {"estimate": value, "se": se}
+    if target.estimable is not None:
+        numbers = {k: np.where(target.estimable, v, np.nan) for k, v in numbers.items()}
+    yield Step("L", _map(linear), table.beside(target.labels, {name: L[:, j] for j, name in enumerate(names)}))
+    estimates = f"{'Lβ̂' if linear else 'the last value'}, and se = √ of the diagonal of L V Lᵀ, V the model's own covariance"
+    yield Step("estimates", estimates, table.beside(target.labels, numbers))
+    if target.back is not None:
+        shown = np.asarray(target.back.function(numbers["estimate"]))
+        slope = np.abs(np.asarray(target.back.slope(numbers["estimate"])))
+        frame = table.beside(target.labels, {"estimate": shown, "slope": slope, "se": slope * numbers["se"]})
+        yield Step("shown", f"each number through {target.back.name}; se × slope (delta method)", frame)
+
+
+def _map(linear: bool) -> str:
+    return "the steps in one: weight of each coefficient" if linear else "slope of the whole pipeline at β̂, by the chain rule"

@@ -72,7 +72,7 @@ def _model_lines(m: Readable, numbers: Mapping[str, Any]) -> list[str]:
     lines = _linear(d) if m.fit_state.estimator == "lm" else _generalized(m, d)
     rows = [f"Rows: {text.rows_used(m)}"]
     outcome = table.convergence(m.fit_state.outcome)
-    return [*lines, *rows, f"Fit: {outcome}"]
+    return [*lines, *rows, f"Convergence {outcome}"]
 
 
 def _linear(d: Mapping[str, float]) -> list[str]:

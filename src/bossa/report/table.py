@@ -13,6 +13,7 @@ import numpy as np
 import polars as pl
 from attrs import frozen
 
+from ..design.formula import data_names
 from ..errors import NotYet, Refused
 from ..state.inference import EffectsState, InferenceState, JointTestState
 
@@ -50,21 +51,31 @@ COLUMNS: dict[str, Column] = {
     "statistic": Column(
         "Test statistic of the hypothesis that the estimate equals its null value: t, z, F or χ², named in the header.", "statistic"
     ),
-    "df": Column("Degrees of freedom of the reference distribution; inf: the normal or χ² one.", "df"),
+    "df": Column("Degrees of freedom of the reference distribution, inf: the normal one; in `vif`: coefficients of the term.", "df"),
     "p_value": Column("Probability, if the null value were true, of a statistic at least this extreme. Never clipped.", "p"),
     "p_mc_se": Column("Monte-Carlo standard error of a simulated p-value: how far another seed would move it.", "p"),
-    "null_lower": Column("Lower limit of the interval that holds the statistic when the null is true (permutation).", "estimate"),
-    "null_upper": Column("Upper limit of the same interval.", "estimate"),
+    "null_lower": Column("Lower limit of the interval that holds the statistic when the null is true (permutation).", "statistic"),
+    "null_upper": Column("Upper limit of the same interval.", "statistic"),
     "pre": Column("Proportional reduction of cross-validated error that the term brings."),
     "pre_sd": Column("Standard deviation of `pre` over folds."),
+    "replicate": Column("Number of the resample, from 0.", "plain"),
+    "code": Column("0: the refit is usable; otherwise why it is not.", "plain"),
     "df1": Column("Numerator degrees of freedom: how many coefficients are tested at once.", "df"),
     "df2": Column("Denominator degrees of freedom; inf: a χ² test.", "df"),
     # predictions and rows
     "fitted": Column("Predicted value: the mean response, unless type= said another scale.", "estimate"),
-    "resid": Column("Response minus fitted value.", "number"),
+    "resid": Column("Residual: response minus fitted value."),
+    "pearson_resid": Column("Residual divided by the standard deviation that its mean implies."),
+    "deviance_resid": Column("Signed root of the row's share of the deviance."),
+    "working_resid": Column("Residual on the scale of the linear predictor."),
     "hat": Column("Leverage: weight of the row's own response in its fitted value."),
-    "std_resid": Column("Residual divided by its standard error."),
+    "std_resid": Column("Residual (deviance residual for generalized linear models) divided by its standard error."),
+    "student_resid": Column("The same with `sigma` estimated without the row: t-distributed in linear models."),
     "cooksd": Column("Cook's distance: how far all fitted values move when the row is left out."),
+    "dffits": Column("How far the row's own fitted value moves when it is left out, in standard errors."),
+    "cv_fitted": Column("Predicted value by the model fitted without the row's fold."),
+    "cv_residual": Column("Response minus `cv_fitted`."),
+    "cv_fold": Column("Fold of the row.", "plain"),
     "row": Column("Position of the row in the data, from 0.", "plain"),
     "used": Column("Whether the fit used the row.", "plain"),
     "reason": Column("Why the row was not used.", "plain"),
@@ -73,7 +84,7 @@ COLUMNS: dict[str, Column] = {
     "n": Column("Observations used: rows, or the sum of their frequency weights.", "df"),
     "df_model": Column("Coefficients estimated, the intercept not counted.", "df"),
     "df_resid": Column("Residual degrees of freedom.", "df"),
-    "sigma": Column("Residual standard deviation (√dispersion for generalized linear models).", "number"),
+    "sigma": Column("Residual standard deviation (√dispersion for generalized linear models); in `augment`: without the row."),
     "dispersion": Column("Variance of the response relative to what the family's variance function says."),
     "deviance": Column("Twice the log-likelihood lost against a model that fits every row; the residual sum of squares for linear models."),
     "null_deviance": Column("Deviance of the model with an intercept (and the offset) alone."),
@@ -84,11 +95,18 @@ COLUMNS: dict[str, Column] = {
     "bic": Column("Bayesian information criterion: log(n) npar − 2 loglik."),
     "rsquared": Column("Share of the response's variance that the fitted values carry."),
     "rsquared_adj": Column("The same, corrected for the number of coefficients."),
+    "rsquared_deviance": Column("1 − deviance / null_deviance."),
     "fstat": Column("F statistic of the whole model against its intercept alone.", "statistic"),
     "fstat_df1": Column("Its numerator degrees of freedom.", "df"),
     "fstat_df2": Column("Its denominator degrees of freedom.", "df"),
     "fstat_p_value": Column("Its p-value.", "p"),
     "pearson_chisq": Column("Sum of squared Pearson residuals."),
+    "cv_rmse": Column("Root mean squared error of cross-validated predictions."),
+    "cv_mae": Column("Mean absolute error of cross-validated predictions."),
+    "cv_rsquared": Column("Share of the response's variance that cross-validated predictions explain."),
+    "cv_deviance": Column("Deviance of cross-validated predictions."),
+    "cv_accuracy": Column("Share of cross-validated predictions on the right side of one half."),
+    "cv_auc": Column("Area under the ROC curve of cross-validated predictions."),
     # collinearity
     "gvif": Column("Generalized variance inflation: how much the other terms widen the term's confidence region."),
     "gvif_scaled": Column("gvif^(1/(2 df)): comparable between terms of different df; its square compares to an ordinary VIF."),
@@ -308,4 +326,30 @@ def metadata_frame(m: Readable) -> pl.DataFrame:
     design = m.problem.design
     used = np.zeros(design.n_data, dtype=bool)
     used[design.rows] = True
-    return pl.DataFrame({"row": np.arange(design.n_data), "used": used})
+    reason: list[str | None] = [None] * design.n_data
+    for i, row in zip(np.flatnonzero(~used).tolist(), _data(m).filter(~used).iter_rows(named=True)):
+        reason[i] = _why_not(row, m.spec)
+    return pl.DataFrame({"row": np.arange(design.n_data), "used": used, "reason": pl.Series(reason, dtype=pl.String)})
+
+
+def _why_not(row: Mapping[str, Any], spec: Any) -> str:
+    """Why a row was left out: which of the columns the model reads are missing, or a weight of 0."""
+    exprs = [spec.response, *spec.offsets, *(f for t in spec.fixed for f in t.factors)]
+    for bar in spec.bars:
+        exprs += [*bar.factor, *(f for t in bar.lhs for f in t.factors)]
+    names = [name for e in exprs if e is not None for name in data_names(e)]
+    names += [name for name in (spec.weights, spec.freq_weights, spec.offset) if name]
+    gone = [name for name in dict.fromkeys(names) if name in row and (row[name] is None or row[name] != row[name])]
+    if gone:
+        return f"missing: {', '.join(gone)}"
+    zero = [name for name in (spec.weights, spec.freq_weights) if name and row.get(name) == 0]
+    return f"{zero[0]} is 0" if zero else "a term has no value"
+
+
+def codings(m: Readable) -> dict[str, Any]:
+    """The `Piece` of each factor of the fixed part, by name; the one coded by contrasts where there are two."""
+    found: dict[str, Any] = {}
+    for piece in () if m.problem.encoder is None else (p for pieces in m.problem.encoder.pieces for p in pieces):
+        if piece.matrix is not None and (str(piece.expr) not in found or found[str(piece.expr)].coding == "levels"):
+            found[str(piece.expr)] = piece
+    return found

@@ -14,9 +14,10 @@ from attrs import frozen
 
 from ..state.inference import EffectsState, InferenceState, JointTestState, PredictionState, SimulationState
 from . import table
-from .display import align, cells
+from .display import align, cell, cells
 
 ROWS, COLUMNS = 30, 14  # of a table, before it is shortened
+_LEVELS = 12  # of a factor, likewise
 _NUMERIC = ("estimate", "number", "statistic", "df", "p")
 
 
@@ -90,7 +91,16 @@ def _facts(m: table.Readable) -> list[tuple[str, str]]:
     facts += [("groups", ", ".join(groups))] if groups else []
     facts.append(("method", spec.method.upper()))
     facts.append(("fit", str(table.convergence(m.fit_state.outcome))))
-    return facts
+    return [*facts, *_scale(m.fit_state)]
+
+
+def _scale(fit: Any) -> list[tuple[str, str]]:
+    """The residual standard deviation, or the dispersion, where it is estimated; other parameters beside the coefficients."""
+    out = [(name, cell(value)) for name, value in fit.aux.items() if isinstance(value, float)]
+    if fit.dispersion_estimated:
+        name, value = ("sigma", fit.sigma) if fit.estimator == "lm" else ("dispersion", fit.dispersion)
+        out.append((name, f"{cell(value)} on {cell(fit.df_resid, 'df')} residual degrees of freedom"))
+    return out
 
 
 def rows_used(m: table.Readable) -> str:
@@ -101,7 +111,18 @@ def rows_used(m: table.Readable) -> str:
 
 
 def levels(m: table.Readable) -> list[tuple[str, str]]:
-    return []
+    """A line for each factor: its levels in order, the reference between brackets, or the name of another coding."""
+    out = []
+    for name, piece in table.codings(m).items():
+        zero = [not row.any() for row in piece.matrix]
+        treatment = piece.coding == "treatment"
+        shown = " ".join(f"[{label}*]" if treatment and z else label for label, z in zip(piece.labels[:_LEVELS], zero))
+        more = f" … {len(zero) - _LEVELS} more" if len(zero) > _LEVELS else ""
+        how = {"treatment": "", "levels": "   (one coefficient each)"}.get(piece.coding, f"   ({piece.coding} coding)")
+        out.append(("levels", f"{name}: {shown}{more}{how}"))
+    if any(p.coding == "treatment" for p in table.codings(m).values()):
+        out[-1] = (out[-1][0], f"{out[-1][1]}   (* = reference)")
+    return out
 
 
 def _random_terms(m: table.Readable) -> tuple:
