@@ -89,8 +89,12 @@ def lower_factor(A: Floats) -> Floats:
     return L * np.where(np.diag(L) < 0, -1.0, 1.0)
 
 
-def prepare(problem: Problem, check: bool = False) -> Prepared:
-    """Cross-products of a problem; `check`: refuse or warn about what its terms cannot tell."""
+def prepare(problem: Problem, *, check: bool = False, scaled: bool = True) -> Prepared:
+    """Cross-products of a problem.
+
+    check   refuse or warn about what its terms cannot tell
+    scaled  the columns of each term in the units of the search; else θ keeps the user's units
+    """
     design, where = problem.design, f"model({problem.spec.formula!r})"
     terms = design.random.terms  # type: ignore[union-attr]
     if check:
@@ -106,8 +110,11 @@ def prepare(problem: Problem, check: bool = False) -> Prepared:
         raise random.refuse_zero_residual(where)
     X = design.X if solution.kept.all() else design.X[:, solution.kept]
     F = np.column_stack((X @ np.linalg.inv(solution.R) * math.sqrt(n), solution.residual))
-    scaled, scales = zip(*(_scaled(term, total, n) for term in terms))
-    lay = blocks.layout(scaled)
+    if scaled:
+        terms, scales = zip(*(_scaled(term, total, n) for term in terms))
+    else:
+        scales = tuple(np.eye(len(term.names)) for term in terms)
+    lay = blocks.layout(terms)
     K = []
     for g in lay.groupings:
         K.append(np.zeros((g.k, g.k)))

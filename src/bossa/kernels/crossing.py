@@ -116,6 +116,10 @@ class DenseCross:
         """N Y at the entries of N, (k, E)."""
         return np.array([(N @ Y)[at.group, at.column] for N in self.N])
 
+    def dense(self) -> Floats:
+        """N (k, G, D)."""
+        return self.N
+
 
 @frozen(eq=False)
 class SparseCross:
@@ -198,6 +202,9 @@ class SparseCross:
             for a, N in enumerate(self.N):
                 out[a, part] = (N[start:stop] @ Y)[at.group[part] - start, at.column[part]]
         return out
+
+    def dense(self) -> Floats:
+        return np.array([N.toarray() for N in self.N])
 
     def _chunks(self) -> Iterator[tuple[slice, Floats]]:
         G, D = self.N[0].shape

@@ -103,7 +103,7 @@ def evaluate(P: Products, theta: Floats, n: float, reml: bool) -> Point | None:
     m = blocks.modes(c, np.matmul(D.T, P.B), half.combine(D))
     r2, free = L[p, p] ** 2, n - p if reml else n
     of_logdet, of_r2 = list(inv.slopes), []
-    for j, (e, u) in enumerate(_by_grouping(P, m)):
+    for j, (e, u) in enumerate(by_grouping(P, m)):
         of_r2.append(-2.0 * e[:, 0] @ u[:, 0].T)
         if reml:
             k = len(e)
@@ -128,7 +128,7 @@ def evaluate(P: Products, theta: Floats, n: float, reml: bool) -> Point | None:
     )
 
 
-def _by_grouping(P: Products, m: Modes) -> list[tuple[Floats, Floats]]:
+def by_grouping(P: Products, m: Modes) -> list[tuple[Floats, Floats]]:
     """(e, u) of each grouping as (k, s, G), e times the counts."""
     lay = P.layout
     made = [(m.e0 if P.count is None else m.e0 * P.count, m.u0)]
@@ -149,7 +149,7 @@ def average_information(point: Point) -> Floats:
     P, T = point.factor.P, point.factor.T
     lay = P.layout
     w0, wr = np.zeros((lay.first.k, lay.t, lay.first.G)), np.zeros((lay.D, lay.t))
-    for j, (g, (e, u), start) in enumerate(zip(lay.groupings, _by_grouping(P, point.modes), (0, *lay.starts))):
+    for j, (g, (e, u), start) in enumerate(zip(lay.groupings, by_grouping(P, point.modes), (0, *lay.starts))):
         e, u = e[:, 0], u[:, 0]
         if j == 0 and P.count is not None:
             e = point.modes.e0[:, 0]
@@ -160,7 +160,7 @@ def average_information(point: Point) -> Floats:
                 w0[:, i] = w
             else:
                 wr[start : start + g.G * g.k, i] = w.T.ravel()
-    K = _projected(point, w0, wr)
+    K = projected(point, w0, wr)
     ratio = point.n_effective / point.r2
     information = ratio * (K - np.outer(point.r2_slope, point.r2_slope) / point.r2)
     for g, t, slope in zip(lay.groupings, T, point.slopes):
@@ -175,7 +175,7 @@ def half_inverse(slope: Floats, T: Floats) -> Floats:
     return 0.5 * (Q + Q.T)
 
 
-def _projected(point: Point, w0: Floats, wr: Floats) -> Floats:
+def projected(point: Point, w0: Floats, wr: Floats) -> Floats:
     """wᵀZᵀPZw (s, s) for q-vectors w0 (k, s, G), wr (D, s)."""
     c, P = point.factor, point.factor.P
     B = P.A[0, 0] * w0 if len(w0) == 1 else np.einsum("abg,bsg->asg", P.A, w0)
@@ -215,6 +215,6 @@ def curvature(point: Point) -> tuple[Floats, ...]:
             made.append(S[at[:, :, None], at[:, None, :]].sum(axis=0) - np.einsum("dga,dgb->ab", taken, taken))
     weights = np.ones(point.D.shape[1])
     weights[0] = point.n_effective / point.r2
-    sides = _by_grouping(P, point.modes)
+    sides = by_grouping(P, point.modes)
     plain = [point.modes.e0, *(e for e, _ in sides[1:])]
     return tuple(Q - np.einsum("asg,bsg,s->ab", e, f, weights) for Q, (e, _), f in zip(made, sides, plain))
