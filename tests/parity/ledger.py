@@ -1,7 +1,8 @@
 """The account of a run: for every quantity how many numbers there are, were compared, fail, and which one is worst.
 
 Every number of a case is entered once. It is compared, set aside (the corpus calls it unstable, or it is known to be wrong), or not
-compared (no reader yet, or the reader passed it by). An exception in a reader fails every number it had still to deliver.
+compared (no reader yet, or the reader passed it by). An exception in a reader fails every number it had still to deliver; where it is
+bossa's own "not built yet", they are counted apart.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ class Account:
     available: int = 0
     compared: int = 0
     failing: int = 0
+    not_built: int = 0
     set_aside: int = 0
     worst: float = 0.0  # error over tolerance
     worst_error: float = 0.0
@@ -30,12 +32,13 @@ class Account:
 
     @property
     def left(self) -> int:
-        return self.available - self.compared - self.set_aside
+        return self.available - self.compared - self.not_built - self.set_aside
 
     def add(self, other: Account) -> None:
         self.available += other.available
         self.compared += other.compared
         self.failing += other.failing
+        self.not_built += other.not_built
         self.set_aside += other.set_aside
         if other.worst > self.worst:
             self.worst, self.worst_error, self.worst_at = other.worst, other.worst_error, other.worst_at
@@ -98,20 +101,25 @@ class Ledger:
         except Exception as problem:  # noqa: BLE001  an exception is a failure of everything the reader had still to say
             lost = [path for path, home in open_.items() if home.reader is reader]
             for quantity in unique(open_[path].quantity for path in lost):
-                paths = [path for path in lost if open_[path].quantity == quantity]
-                account = self.account(quantity)
-                account.compared += len(paths)
-                account.failing += len(paths)
-                if account.worst != math.inf:
-                    account.worst, account.worst_error, account.worst_at = math.inf, math.inf, f"{case.id}: {type(problem).__name__}"
-                text = f"{type(problem).__name__}: {problem}".split("\n")[0]
-                self.failures.append(Failure(case.id, quantity, dotted(paths[0]), None, None, math.inf, 0.0, text, len(paths)))
+                self._raised(case, quantity, [path for path in lost if open_[path].quantity == quantity], problem)
             for path in lost:
                 del open_[path]
 
+    def _raised(self, case: Case, quantity: str, paths: list[Path_], problem: Exception) -> None:
+        account, kind = self.account(quantity), type(problem).__name__
+        if kind == "NotYet":
+            account.not_built += len(paths)
+        else:
+            account.compared += len(paths)
+            account.failing += len(paths)
+            if account.worst != math.inf:
+                account.worst, account.worst_error, account.worst_at = math.inf, math.inf, f"{case.id}: {kind}"
+        text = f"{kind}: {problem}".split("\n")[0]
+        self.failures.append(Failure(case.id, quantity, dotted(paths[0]), None, None, math.inf, 0.0, text, len(paths)))
+
     def _compare(self, case: Case, quantity: str, found: Any) -> None:
         account, reference = self.account(quantity), case.reference(found.path)
-        off, limit = error(found.kind, found.ours, reference, found.scale), tolerance(case, found.kind)
+        off, limit = error(found.kind, found.ours, reference, found.scale), tolerance(case, found.kind, reference)
         account.compared += 1
         if off / limit > account.worst:
             account.worst, account.worst_error, account.worst_at = off / limit, off, f"{case.id} {dotted(found.path)}"

@@ -11,7 +11,7 @@ from ledger import Account, Ledger
 from quantities import SETTINGS
 from tolerances import BASE, KINDS, WRONG
 
-HEAD = ["quantity", "available", "compared", "failing", "set aside", "worst error", "of tolerance", "where"]
+HEAD = ["quantity", "available", "compared", "failing", "not built", "set aside", "worst error", "of tolerance", "where"]
 
 
 def small(x: float) -> str:
@@ -19,16 +19,18 @@ def small(x: float) -> str:
 
 
 def row(name: str, a: Account) -> list[str]:
+    counts = [str(n) for n in (a.available, a.compared, a.failing, a.not_built, a.set_aside)]
     if not a.compared:
-        return [name, str(a.available), "0", "0", str(a.set_aside), "", "", "not compared yet"]
+        return [name, *counts, "", "", "" if a.not_built else "not compared yet"]
     share = "" if a.worst == 0 else "inf" if math.isinf(a.worst) else f"{a.worst:.2g}"
-    return [name, str(a.available), str(a.compared), str(a.failing), str(a.set_aside), small(a.worst_error), share, a.worst_at]
+    return [name, *counts, small(a.worst_error), share, a.worst_at]
 
 
 def table(ledger: Ledger, order: list[str]) -> list[list[str]]:
     rows = [row(name, ledger.accounts[name]) for name in order if name in ledger.accounts]
     total = ledger.total()
-    return [*rows, ["all", str(total.available), str(total.compared), str(total.failing), str(total.set_aside), "", "", ""]]
+    counts = (total.available, total.compared, total.failing, total.not_built, total.set_aside)
+    return [*rows, ["all", *map(str, counts), "", "", ""]]
 
 
 def some_of(names: list[str], limit: int = 3) -> str:
@@ -41,12 +43,12 @@ def text(ledger: Ledger, order: list[str], cases: int, detail: int = 12) -> str:
     """The table, the failures grouped by what they have in common, and what was not compared."""
     rows = [HEAD, *table(ledger, order)]
     widths = [max(len(r[i]) for r in rows) for i in range(len(HEAD))]
-    right = {1, 2, 3, 4, 5, 6}
+    right = set(range(1, 8))
     lines = [
         "  ".join(c.rjust(w) if i in right else c.ljust(w) for i, (c, w) in enumerate(zip(r, widths, strict=True))).rstrip() for r in rows
     ]
     if ledger.failures:
-        lines += ["", f"{sum(f.numbers for f in ledger.failures)} numbers fail:"]
+        lines += ["", "What fails, or is not built:"]
         raised = Counter(f.message for f in ledger.failures if f.message)
         for message, _ in raised.most_common(detail):
             some = [f for f in ledger.failures if f.message == message]
@@ -66,7 +68,8 @@ def text(ledger: Ledger, order: list[str], cases: int, detail: int = 12) -> str:
             *(f"  {u}" for u in ledger.unclaimed[:detail]),
         ]
     total = ledger.total()
-    counts = f"{total.compared} compared, {total.failing} failing, {total.set_aside} set aside, {total.left} not compared."
+    counts = f"{total.compared} compared, {total.failing} failing, {total.not_built} not built, {total.set_aside} set aside, "
+    counts += f"{total.left} not compared."
     lines += ["", f"{cases} cases, {total.available} numbers: {counts}"]
     lines += [f"{ledger.settings} more are part of the questions, not results. {sum(ledger.seconds.values()):.1f} s."]
     return "\n".join(lines)
@@ -94,7 +97,7 @@ def markdown(ledger: Ledger, order: list[str], cases: int) -> str:
         f"{cases} models fitted by R (`lm`, `glm`, `lme4`, `lmerTest`, `emmeans`, `car`, `sandwich`, `clubSandwich`, `pbkrtest`) hold "
         f"{total.available} numbers. bossa, through its public interface alone, was compared on {total.compared} of them; "
         f"{total.failing} fail, {total.set_aside} are set aside (unstable by the corpus's own word, or known to be wrong), "
-        f"{total.left} are not compared yet."
+        f"{total.not_built} need something that bossa says is not built yet, {total.left} are not compared yet."
     )
     lines = [
         "# Parity with R",
@@ -104,7 +107,7 @@ def markdown(ledger: Ledger, order: list[str], cases: int) -> str:
         introduction,
         "",
         "| " + " | ".join(HEAD) + " |",
-        "|---|" + "---:|" * 6 + "---|",
+        "|---|" + "---:|" * 7 + "---|",
         *("| " + " | ".join(r) + " |" for r in table(ledger, order)),
         "",
         "An error is a difference over its scale; *of tolerance* is the worst error as a share of what is allowed.",

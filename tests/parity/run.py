@@ -2,8 +2,9 @@
 
     python tests/parity/run.py DIR [--tag T]… [--quantity Q]… [--case ID]… [--json FILE] [--markdown FILE] [@ARGUMENTS]
 
-DIR holds data/ and cases/; @ARGUMENTS is a file with one argument per line (built.txt asks for what is built so far). Prints, per quantity, how many numbers there are, were compared, fail, and the worst error with its case.
-Exits with 1 when anything it was asked about fails or nothing could be compared, with 2 when it was asked for something unknown.
+DIR holds data/ and cases/; @ARGUMENTS is a file with one argument per line (built.txt asks for what is built so far). Prints, per
+quantity, how many numbers there are, were compared, fail, are not built (bossa says so itself), and the worst error with its case. Exits
+with 1 when anything it was asked about fails, is not built, or nothing could be compared, with 2 when asked for something unknown.
 """
 
 from __future__ import annotations
@@ -58,7 +59,7 @@ def main(argv: list[str]) -> int:
     if asked.markdown:
         asked.markdown.write_text(report.markdown(ledger, order, len(cases)), encoding="utf-8")
     total = ledger.total()
-    return 1 if total.failing or ledger.unclaimed or not total.compared else 0
+    return 1 if total.failing or total.not_built or ledger.unclaimed or not total.compared else 0
 
 
 if __name__ == "__main__":

@@ -27,7 +27,11 @@ KINDS = {
         None,
         "numbers that may be 0: covariances √(VᵢᵢVⱼⱼ), residuals σ, statistics max(1, |t|), columns their norm",
     ),
-    "p": ("the reference, down to 1e-300", None, "below 1e-300 both sides underflow; there both must be below"),
+    "p": (
+        "the reference, down to 1e-300",
+        None,
+        "below 1e-300 both sides underflow and both must be; mixed models: times max(1, 2 |ln p|), what the statistic's tolerance makes of p",
+    ),
     "multiplicity": ("1", 1e-9, "R integrates numerically for these p-values and limits"),
     "simulated": ("1", 1e-3, "R simulates (mvt): good to about 1e-3"),
     "quantile": ("its standard error", 1e-7, "quantiles of R's qtukey are off by up to 3e-8"),
@@ -51,14 +55,17 @@ WRONG = {
 }
 
 
-def tolerance(case: Case, kind: str) -> float:
+def tolerance(case: Case, kind: str, reference: float) -> float:
     """What an error of `kind` may be at most in this case."""
     fixed = KINDS[kind][1]
     if fixed is not None:
         return fixed
     base = BASE[case.kind][0]
     accuracy = case.record.get("ref_acc") if case.mixed else None  # of the reference itself, in standard errors
-    return max(base, 10 * accuracy) if accuracy else base
+    allowed = max(base, 10 * accuracy) if accuracy else base
+    if kind == "p" and case.mixed and reference > 0:  # a statistic that is off by ε relatively moves ln p by up to 2 |ln p| ε
+        allowed *= max(1.0, 2 * abs(math.log(reference)))
+    return allowed
 
 
 def error(kind: str, ours: float | None, reference: float, scale: float | None) -> float:

@@ -1,3 +1,5 @@
-"""One module per family of quantities; importing this package registers them all."""
+"""One module per family of quantities; importing this package registers them all, in the order of the report."""
 
-from . import compare, effects, fit, marginal, mixed, params, predictions, resampling, robust, rows, terms  # noqa: F401
+# ruff: noqa: F401, I001
+from . import params, robust, fit, rows, terms
+from . import predictions, mixed, effects, marginal, compare, resampling

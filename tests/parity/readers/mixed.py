@@ -178,13 +178,20 @@ def fitted(case: Case) -> Iterator[Number]:
         yield from first(case, ("linear_predictor",), m.predict(type="link").predictions.filter(m.metadata["used"])["fitted"])
 
 
-@reader(fits=("lmer",), residuals=("residuals.*", "pearson_residuals.*"), hat=("diagnostics.hatvalues.*", "diagnostics.hat_sum"))
+@reader(fits=("lmer",), residuals=("residuals.*", "pearson_residuals.*"))
 def residuals(case: Case) -> Iterator[Number]:
-    rows = used_rows(case)
+    """y − μ; lme4's Pearson residuals are these times √w over σ."""
+    rows, weights = used_rows(case), case.record.get("weights")
     yield from first(case, ("residuals",), rows["resid"], case.at("sigma"))
-    yield from first(case, ("pearson_residuals",), rows["pearson_resid"] / case.at("sigma"), 1.0)
-    yield from first(case, ("diagnostics", "hatvalues"), rows["hat"])
-    yield Number(("diagnostics", "hat_sum"), rows["hat"].sum())
+    scaled = rows["resid"] / case.at("sigma")
+    yield from first(case, ("pearson_residuals",), scaled if weights is None else scaled * rows[weights].sqrt(), 1.0)
+
+
+@reader(fits=("lmer",), hat=("diagnostics.hatvalues.*", "diagnostics.hat_sum"))
+def leverage(case: Case) -> Iterator[Number]:
+    hat = used_rows(case)["hat"]
+    yield from first(case, ("diagnostics", "hatvalues"), hat)
+    yield Number(("diagnostics", "hat_sum"), hat.sum())
 
 
 @reader(fits=("glmer",), residuals=("residuals.response.*", "residuals.pearson.*", "residuals.deviance.*"))
