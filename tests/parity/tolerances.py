@@ -30,7 +30,7 @@ KINDS = {
     "p": (
         "the reference, down to 1e-300",
         None,
-        "below 1e-300 both sides underflow and both must be; mixed models: times max(1, 2 |ln p|), what the statistic's tolerance makes of p",
+        "below 1e-300 both sides underflow and both must be; mixed models: times max(1, 2 |ln p|), what the tolerance of t makes of p",
     ),
     "multiplicity": ("1", 1e-9, "R integrates numerically for these p-values and limits"),
     "simulated": ("1", 1e-3, "R simulates (mvt): good to about 1e-3"),
