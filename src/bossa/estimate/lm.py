@@ -16,6 +16,7 @@ import numpy as np
 from ..kernels.linalg import inverse_factored, lstsq
 from ..state.design import Design, Problem
 from ..state.fit import FitState, Outcome
+from .batched import lm_many
 from .registry import estimator
 
 
@@ -23,7 +24,7 @@ def accepts(problem: Problem) -> bool:
     return problem.design.random is None and problem.prior is None and problem.family.name == "gaussian" and problem.link.name == "identity"
 
 
-@estimator("lm", accepts=accepts)
+@estimator("lm", accepts=accepts, many=lm_many)
 def fit_lm(problem: Problem) -> FitState:
     """Least squares on the problem's design; σ is nan where no residual degree of freedom is left."""
     design = problem.design

@@ -62,7 +62,7 @@ def _blocks(problem: Problem, fit: FitState, plan: Plan, n_jobs: int | None) -> 
 def refit_block(problem: Problem, fit: FitState, plan: Plan, i: int) -> Draws:
     """Block i of the plan: batched where the estimator can, else one by one."""
     replicates = plan.block(i)
-    many = registry.ESTIMATORS[fit.estimator].many if fit.estimator in registry.ESTIMATORS else registry.named(fit.estimator).many
+    many = registry.named(fit.estimator).many
     if many is not None:
         draws = many(problem, fit, replicates)
         if draws is not None:

@@ -57,6 +57,11 @@ def _estimators() -> Iterator[Estimator]:
             yield ESTIMATORS[name]
 
 
+def named(name: str) -> Estimator:
+    """The estimator of a fit, its module imported if need be (a worker process starts without it)."""
+    return next(e for e in _estimators() if e.name == name)
+
+
 def choose(problem: Problem) -> Estimator:
     """The estimator that accepts the problem; NotYet, by name, where none does."""
     for candidate in _estimators():
