@@ -156,10 +156,10 @@ def _explained(problem: Problem, fit: FitState, n: float, rank: int, intercept: 
     explained = float(np.sum((fit.mu - about) ** 2 * (1.0 if W is None else W)))
     df1, df2 = rank - intercept, fit.df_resid
     total = explained + fit.deviance
-    if df1 == 0 or total == 0:
-        return {"rsquared": 0.0 if total else math.nan, "rsquared_adj": 0.0 if total else math.nan} | dict.fromkeys(
-            ("fstat", "fstat_df1", "fstat_df2", "fstat_p_value")
-        )
+    varies = total > 1e-28 * float(np.sum(fit.mu**2 * (1.0 if W is None else W)))
+    if df1 == 0 or not varies:
+        rsquared = 0.0 if varies else math.nan
+        return {"rsquared": rsquared, "rsquared_adj": rsquared} | dict.fromkeys(("fstat", "fstat_df1", "fstat_df2", "fstat_p_value"))
     rsquared = explained / total
     if df2 <= 0:
         return {
