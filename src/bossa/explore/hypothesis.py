@@ -146,6 +146,7 @@ class _Hypothesis:
     def unknown(self, start: int) -> Floats:
         word = _WORD.match(self.text, start)
         if word is None:
-            what = "the hypothesis ends where a coefficient should follow." if start >= len(self.text) else "a coefficient or a number should stand here."
+            ends = start >= len(self.text)
+            what = "the hypothesis ends where a coefficient should follow." if ends else "a coefficient or a number should stand here."
             raise self.error(what, start)
         raise self.error(f"{word.group()!r} is not a coefficient.", start, suggestion(word.group(), self.names, "The coefficients are:"))

@@ -32,7 +32,14 @@ def shown_through(link: Link) -> Each | None:
 
 
 def predict(
-    problem: Problem, fit: FitState, newdata: Any, *, type: str = "response", varying: str = "include", new_levels: str = "error", n_points: int = 50
+    problem: Problem,
+    fit: FitState,
+    newdata: Any,
+    *,
+    type: str = "response",
+    varying: str = "include",
+    new_levels: str = "error",
+    n_points: int = 50,
 ) -> PredictionState:
     """Predictions for the rows of a frame, or for the grid of a query.
 

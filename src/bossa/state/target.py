@@ -1,6 +1,6 @@
 """K numbers computed from the coefficients by a short pipeline of steps: the question, whatever it is.
 
-A step is `Linear(matrix, offset)` or `Each(function)`; both know their value and their slope, so
+A step is `Linear(matrix, offset)`, `Each(function)` or `Average(rows)`; all know their value and their slope, so
 
     value(coef)     folds the steps;  coef may be (p,) or (S, p), draws at once
     jacobian(coef)  (K, p), by the chain rule
@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from attrs import evolve, field, frozen
 
-from .fields import array
+from .fields import array, check_axes
 
 
 @frozen(kw_only=True, eq=False)
@@ -52,6 +52,96 @@ class Each:
 
 
 @frozen(kw_only=True, eq=False)
+class RowBlock:
+    """Some rows that are averaged: cell (b,) each counts for, X (b, p), and for slopes rate (b, p) = ∂X/∂x; None: 0 or weight 1.
+
+    beyond  (b, d) component of the row outside what the data can estimate; None: the design has full rank
+    """
+
+    cell: np.ndarray = array("b")
+    X: np.ndarray = array("b", "p")
+    offset: np.ndarray | None = array("b", optional=True)
+    weight: np.ndarray | None = array("b", optional=True)
+    rate: np.ndarray | None = array("b", "p", optional=True)
+    rate_offset: np.ndarray | None = array("b", optional=True)
+    beyond: np.ndarray | None = array("b", "d", optional=True)
+
+    __attrs_post_init__ = check_axes
+
+
+@frozen(kw_only=True, eq=False)
+class Average:
+    """β ↦ weighted means over the rows of each cell of what the linear predictor η = Xβ + offset stands for, block by block.
+
+    mean_c = Σ w h(η) / Σ w;   where the rows carry rates, of the slopes  h′(η) (rate β + rate_offset)
+
+    rows      object whose blocks() yields RowBlocks, the same every time; never rows × draws in memory
+    cells     C, number of means
+    function, slope, curve   h, h′, h″ elementwise
+    """
+
+    rows: Any
+    cells: int
+    function: Any
+    slope: Any
+    curve: Any
+    label: str = ""
+
+    def value(self, x: np.ndarray) -> np.ndarray:
+        """coef (…, p) → (…, C)."""
+        total, weight = np.zeros((*x.shape[:-1], self.cells)), np.zeros(self.cells)
+        for block in self.rows.blocks():
+            step = max(1, AVERAGE_CELLS // max(int(np.prod(x.shape[:-1])), 1))
+            for start in range(0, len(block.cell), step):
+                rows = slice(start, start + step)
+                eta = _affine(x, block.X[rows], block.offset, rows)
+                if block.rate is None:
+                    mean = self.function(eta)
+                else:
+                    mean = self.slope(eta) * _affine(x, block.rate[rows], block.rate_offset, rows)
+                weight += add_by_cell(total, mean, block.cell[rows], None if block.weight is None else block.weight[rows])
+        with np.errstate(invalid="ignore"):
+            return total / weight
+
+    def push(self, x: np.ndarray, jacobian: np.ndarray) -> np.ndarray:
+        total, weight = np.zeros((x.size, self.cells)), np.zeros(self.cells)
+        for block in self.rows.blocks():
+            every = slice(None)
+            eta = _affine(x, block.X, block.offset, every)
+            if block.rate is None:
+                gradient = block.X.T * self.slope(eta)
+            else:
+                delta = _affine(x, block.rate, block.rate_offset, every)
+                gradient = block.X.T * (self.curve(eta) * delta) + block.rate.T * self.slope(eta)
+            weight += add_by_cell(total, gradient, block.cell, block.weight)
+        with np.errstate(invalid="ignore"):
+            return (total / weight).T @ jacobian
+
+
+AVERAGE_CELLS = 1_000_000  # draws × rows held at once
+
+
+def _affine(x: np.ndarray, matrix: np.ndarray, offset: np.ndarray | None, rows: slice) -> np.ndarray:
+    out = x @ matrix.T
+    return out if offset is None else out + offset[rows]
+
+
+def add_by_cell(total: np.ndarray, values: np.ndarray, cell: np.ndarray, weight: np.ndarray | None) -> np.ndarray:
+    """Add weight × values (…, b) to total (…, C) by cell (b,); returns the sum of the weights of each cell (C,)."""
+    cells = total.shape[-1]
+    own = np.bincount(cell, weights=weight, minlength=cells)
+    if weight is not None:
+        values = values * weight
+    if len(cell) and (cell[0] == cell).all():
+        total[..., cell[0]] += values.sum(axis=-1)
+    elif len(cell):
+        order = np.argsort(cell, kind="stable")
+        starts = np.flatnonzero(np.diff(cell[order], prepend=-1))
+        total[..., cell[order][starts]] += np.add.reduceat(values[..., order], starts, axis=-1)
+    return own.astype(float)
+
+
+@frozen(kw_only=True, eq=False)
 class Target:
     """The question: K labelled rows and the steps that compute them from the coefficients.
 
@@ -69,7 +159,7 @@ class Target:
     """
 
     labels: Any
-    steps: tuple[Linear | Each, ...] = ()
+    steps: tuple[Linear | Each | Average, ...] = ()
     kind: str = "params"
     scale: str = "link"
     null: float = 0.0
@@ -95,5 +185,5 @@ class Target:
             J, coef = step.push(coef, J), step.value(coef)
         return J
 
-    def then(self, *steps: Linear | Each, **changes: Any) -> Target:
+    def then(self, *steps: Linear | Each | Average, **changes: Any) -> Target:
         return evolve(self, steps=(*self.steps, *steps), **changes)
