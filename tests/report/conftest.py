@@ -73,6 +73,7 @@ def make_fitted(family: str = "gaussian", x: str = "x", random: REStructure | No
         dispersion_estimated=True,
         eta=X @ coef,
         mu=X @ coef,
+        working=None if family == "gaussian" else np.ones(5),
         loglik=-4.0,
         deviance=rss[0],
         npar=3,

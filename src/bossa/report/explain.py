@@ -16,6 +16,7 @@ import numpy as np
 import polars as pl
 from attrs import frozen
 
+from ..explore.diagnose import scores
 from ..state.inference import SimulationState
 from ..state.target import Linear, Target
 from . import html, table, text
@@ -96,12 +97,14 @@ def _codings(m: Readable) -> Iterator[Step]:
 
 
 def _response(m: Readable) -> tuple[np.ndarray, str]:
-    """What the (last) least-squares problem regresses on X: y, or the working response of a generalized linear model."""
-    design, fit, link = m.problem.design, m.fit_state, m.problem.link
+    """What the (last) least-squares problem regresses on X: y, or the working response η + W⁻¹ score of a generalized linear model."""
+    design, fit = m.problem.design, m.fit_state
     offset = 0.0 if design.offset is None else design.offset
-    if link.name == "identity":
+    if fit.estimator == "lm" or design.random is not None:
         return design.y - offset, "y" if design.offset is None else "(y − offset)"
-    return fit.eta - offset + (design.y - fit.mu) / link.slope(fit.eta), "z"
+    score = scores(m.problem, fit) * (1.0 if design.freq is None else design.freq)
+    step = np.divide(score, fit.working, out=np.zeros(design.n), where=np.asarray(fit.working) > 0)
+    return fit.eta - offset + step, "z"
 
 
 def _head(m: Readable, z: np.ndarray, symbol: str, rows: int = 5) -> pl.DataFrame:

@@ -92,7 +92,9 @@ class ModelTable:
 
     def _repr_html_(self) -> str:
         names = self.frame.columns
-        shown = Grid("", tuple(names), tuple(tuple(self.frame[c]) for c in names), (False, *[True] * (len(names) - 1)), rule=self.rule)
+        shown = Grid(
+            "", tuple(names), tuple(tuple(self.frame[c]) for c in names), (False, *[True] * (len(names) - 1)), rule=self.rule, aligned=False
+        )
         return wrap(grid(shown) + "".join(f"<div>{escape(n)}</div>" for n in self.notes))
 
 

@@ -27,6 +27,7 @@ STYLE = """
 .bossa tbody tr:last-child>*{border-bottom:1px solid currentColor}
 .bossa tbody tr.rule>*{border-top:1px solid currentColor}
 .bossa .n{text-align:right;white-space:pre;font-family:ui-monospace,SFMono-Regular,Menlo,Consolas,"DejaVu Sans Mono",monospace}
+.bossa thead .n{font-family:inherit}
 .bossa .rest{opacity:.7;padding-top:.2em}
 .bossa ul{margin:.7em 0 0;padding-left:1.2em;opacity:.85}
 """
@@ -49,8 +50,8 @@ def grid(t: Grid) -> str:
     """A table, scrolling where the page is narrow."""
     caption = f"<caption>{escape(t.title)}</caption>" if t.title else ""
     head = "".join(f'<th scope="col"{_numeric(n)}>{escape(name)}</th>' for name, n in zip(t.names, t.numeric))
-    columns = [align(c) if n else c for c, n in zip(t.columns, t.numeric)]
-    ruled = ["<tr>" if i != t.rule else '<tr class="rule">' for i in range(len(t.columns[0]))]
+    columns = [align(c) if n and t.aligned else c for c, n in zip(t.columns, t.numeric)]
+    ruled = ["<tr>" if i != t.rule else '<tr class="rule">' for i in range(max(map(len, t.columns), default=0))]
     rows = "".join(f"{tr}{_row(row, t.numeric)}</tr>" for tr, row in zip(ruled, zip(*columns)))
     rest = f'<div class="rest">… {escape(t.rest)}</div>' if t.rest else ""
     return f'<div class="scroll"><table>{caption}<thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>{rest}</div>'

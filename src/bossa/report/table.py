@@ -168,7 +168,8 @@ def series(values: Any) -> pl.Series:
 
 def beside(left: pl.DataFrame, columns: Mapping[str, Any]) -> pl.DataFrame:
     """`left` with more columns; a name that `left` already has gets the suffix _bossa."""
-    return left.with_columns(series(v).alias(f"{k}_bossa" if k in left.columns else k) for k, v in columns.items())
+    made = [series(v).alias(f"{k}_bossa" if k in left.columns else k) for k, v in columns.items()]
+    return left.with_columns(made) if left.columns else pl.DataFrame(made)
 
 
 def uncertainty(inference: InferenceState | None, names: tuple[str, ...] | None = None) -> dict[str, Any]:

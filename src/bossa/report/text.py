@@ -27,6 +27,7 @@ class Grid:
 
     rest  what was left out, in words; empty when nothing was
     rule  a line is drawn above this row; None: nowhere
+    aligned  False: numbers stand to the right, their points where they fall
     """
 
     title: str
@@ -35,6 +36,7 @@ class Grid:
     numeric: tuple[bool, ...]
     rest: str = ""
     rule: int | None = None
+    aligned: bool = True
 
 
 @frozen
@@ -113,15 +115,13 @@ def rows_used(m: table.Readable) -> str:
 def levels(m: table.Readable) -> list[tuple[str, str]]:
     """A line for each factor: its levels in order, the reference between brackets, or the name of another coding."""
     out = []
-    for name, piece in table.codings(m).items():
-        zero = [not row.any() for row in piece.matrix]
-        treatment = piece.coding == "treatment"
-        shown = " ".join(f"[{label}*]" if treatment and z else label for label, z in zip(piece.labels[:_LEVELS], zero))
-        more = f" … {len(zero) - _LEVELS} more" if len(zero) > _LEVELS else ""
+    last = max((i for i, p in enumerate(table.codings(m).values()) if p.coding == "treatment"), default=-1)
+    for i, (name, piece) in enumerate(table.codings(m).items()):
+        reference = [piece.coding == "treatment" and not row.any() for row in piece.matrix]
+        shown = " ".join(f"[{label}*]" if r else label for label, r in zip(piece.labels[:_LEVELS], reference))
+        more = f" … {len(reference) - _LEVELS} more" if len(reference) > _LEVELS else ""
         how = {"treatment": "", "levels": "   (one coefficient each)"}.get(piece.coding, f"   ({piece.coding} coding)")
-        out.append(("levels", f"{name}: {shown}{more}{how}"))
-    if any(p.coding == "treatment" for p in table.codings(m).values()):
-        out[-1] = (out[-1][0], f"{out[-1][1]}   (* = reference)")
+        out.append(("levels", f"{name}: {shown}{more}{how}{'   (* = reference)' if i == last else ''}"))
     return out
 
 
@@ -156,8 +156,10 @@ def notes(m: table.Readable) -> tuple[str, ...]:
         said += [*m.focus.target.notes, *m.focus.target.reason, *m.focus.notes]
     elif isinstance(m.focus, SimulationState):
         said += m.focus.notes
-    for state in (m.inference, m.joint) if m.focus is None else (m.focus_inference,):
-        said += [] if state is None else state.notes
+    state = m.inference if m.focus is None else m.focus_inference
+    said += [] if state is None else state.notes
+    if m.focus is None and m.joint is not None:
+        said += [n if m.inference is None else f"tests: {n}" for n in m.joint.notes]
     return tuple(dict.fromkeys(n for n in said if n))
 
 
@@ -174,8 +176,14 @@ def heading(state: InferenceState | JointTestState | None) -> str:
         parts.append(f"{state.statistic_name} tests")
     if state.side != "two-sided":
         parts.append(f"one-sided ({state.side})")
-    parts += [f"{k}={v}" for k, v in state.options.items() if v is not None]
+    parts += [f"{k}={_short(v)}" for k, v in state.options.items() if v is not None]
     return ", ".join(parts)
+
+
+def _short(value: Any) -> str:
+    """An option's value in one short line."""
+    line = " ".join(str(value).split())
+    return line if len(line) <= 40 else f"{line[:39]}…"
 
 
 def grid(frame: pl.DataFrame, title: str = "", *, rows: int = ROWS) -> Grid:
