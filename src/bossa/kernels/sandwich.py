@@ -228,7 +228,8 @@ def cell_variances(
     w = np.ones(len(codes)) if weights is None else weights
     f = np.ones(len(codes)) if freq is None else freq
     count, total, squares = (np.bincount(codes, weights=v, minlength=len(cells)) for v in (f, f * w, f * w * residuals**2))
-    variance = squares / (count - 1) / total
+    with np.errstate(divide="ignore", invalid="ignore"):  # a cell of one row: nan, and df 0
+        variance = squares / (count - 1) / total
     return CellVariances(np.linalg.inv(cells) * np.sqrt(variance), count - 1)
 
 
