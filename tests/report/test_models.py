@@ -185,6 +185,8 @@ def test_a_saturated_fit_prints_nulls_for_what_has_no_number():
         warnings.simplefilter("ignore", BossaWarning)
         m = model("y ~ factor(row)", {"y": [1.0, 2.0, 4.0], "row": [0, 1, 2]}).fit().infer()
     assert m.params["se"].null_count() == 3
+    for shown in (m.summary(), m.equation(numbers=True), m.explain(), m.predict().infer(), m.infer(how="joint")):
+        assert str(shown)
     assert "suspect" in repr(m)
     assert "NaN" not in repr(m.params)
 

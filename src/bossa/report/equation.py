@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from itertools import product
+from math import isfinite
 from typing import Any
 
 from attrs import frozen
@@ -17,7 +18,7 @@ from attrs import frozen
 from ..errors import NotFitted
 from ..state.design import RETerm
 from ..state.spec import Call
-from .display import rounded, row_decimals, significant
+from .display import cell, row_decimals
 from .table import Readable
 
 SPECIAL = {
@@ -173,8 +174,9 @@ def _offsets(m: Readable) -> Iterator[str]:
 
 def number(x: float, se: Any = None) -> str:
     """A number in LaTeX, to the precision of its standard error where that is known."""
-    decimals = row_decimals(se)
-    text = significant(x) if decimals is None else rounded(x, decimals)
+    text = cell(float(x), "estimate", row_decimals(se))
+    if not isfinite(x):
+        return rf"\text{{{text}}}"
     mantissa, _, exponent = text.partition("e")
     return rf"{mantissa} \times 10^{{{int(exponent)}}}" if exponent else mantissa
 

@@ -18,7 +18,7 @@ from attrs import frozen
 
 from ..explore.diagnose import scores
 from ..state.inference import SimulationState
-from ..state.target import Linear, Target
+from ..state.target import Each, Linear, Target
 from . import html, table, text
 from .table import Readable
 
@@ -150,11 +150,14 @@ def _pipeline(m: Readable, target: Target) -> Iterator[Step]:
     value, inputs = fit.coef, names
     for i, step in enumerate(target.steps, 1):
         value = step.value(value)
+        columns: dict[str, np.ndarray] = {}
         if isinstance(step, Linear):
             what = f"{step.label or 'weights'}: each row makes one number, Σ weight × input"
             columns = {name: step.matrix[:, j] for j, name in enumerate(inputs)} | ({} if step.offset is None else {"offset": step.offset})
+        elif isinstance(step, Each):
+            what = f"each number through {step.name}"
         else:
-            what, columns = f"each number through {step.name}", {}
+            what = step.label or "mean over the rows of each cell"
         yield Step(f"step {i}", what, table.beside(pl.DataFrame(columns), {"value": value}))
         inputs = tuple(f"input {j + 1}" for j in range(len(value)))
     L = target.jacobian(fit.coef)

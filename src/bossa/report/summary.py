@@ -15,7 +15,7 @@ import polars as pl
 from attrs import frozen
 
 from . import table, text
-from .display import cell, degrees, probability, significant
+from .display import cell, degrees, probability
 from .table import Readable
 
 
@@ -78,27 +78,27 @@ def _model_lines(m: Readable, numbers: Mapping[str, Any]) -> list[str]:
 def _linear(d: Mapping[str, float]) -> list[str]:
     lines = []
     if "sigma" in d:
-        lines.append(f"Residual standard error: {significant(d['sigma'])} on {degrees(d['df_resid'])} degrees of freedom")
+        lines.append(f"Residual standard error: {cell(d['sigma'])} on {degrees(d['df_resid'])} degrees of freedom")
     if "rsquared" in d:
-        adjusted = f", adjusted R²: {significant(d['rsquared_adj'])}" if "rsquared_adj" in d else ""
-        lines.append(f"R²: {significant(d['rsquared'])}{adjusted}")
+        adjusted = f", adjusted R²: {cell(d['rsquared_adj'])}" if "rsquared_adj" in d else ""
+        lines.append(f"R²: {cell(d['rsquared'])}{adjusted}")
     if "fstat" in d:
         dfs = f" on {degrees(d['fstat_df1'])} and {degrees(d['fstat_df2'])} degrees of freedom" if "fstat_df1" in d else ""
         p = f", p-value: {probability(d['fstat_p_value'])}" if "fstat_p_value" in d else ""
-        lines.append(f"F statistic: {significant(d['fstat'])}{dfs}{p}")
+        lines.append(f"F statistic: {cell(d['fstat'])}{dfs}{p}")
     return lines
 
 
 def _generalized(m: Readable, d: Mapping[str, float]) -> list[str]:
     fit = m.fit_state
     how = "estimated" if fit.dispersion_estimated else "fixed"
-    lines = [f"Dispersion of the {m.spec.family.name} family: {significant(fit.dispersion)} ({how})"]
+    lines = [f"Dispersion of the {m.spec.family.name} family: {cell(fit.dispersion)} ({how})"]
     if "null_deviance" in d:
         on = f" on {degrees(d['df_null'])} degrees of freedom" if "df_null" in d else ""
-        lines.append(f"Null deviance:     {significant(d['null_deviance'])}{on}")
+        lines.append(f"Null deviance:     {cell(d['null_deviance'])}{on}")
     if "deviance" in d:
-        lines.append(f"Residual deviance: {significant(d['deviance'])} on {degrees(fit.df_resid)} degrees of freedom")
+        lines.append(f"Residual deviance: {cell(d['deviance'])} on {degrees(fit.df_resid)} degrees of freedom")
     if "aic" in d:
-        lines.append(f"AIC: {significant(d['aic'])}")
-    lines += [f"{name}: {significant(float(value))}" for name, value in fit.aux.items() if np.ndim(value) == 0]
+        lines.append(f"AIC: {cell(d['aic'])}")
+    lines += [f"{name}: {cell(float(value))}" for name, value in fit.aux.items() if np.ndim(value) == 0]
     return [*lines, f"Iterations: {fit.outcome.iterations}"]
