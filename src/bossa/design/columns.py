@@ -29,6 +29,7 @@ from .levels import (
     number_levels,
     occurring_texts,
     reordered,
+    rows_text,
     text_codes,
     text_levels,
 )
@@ -61,8 +62,8 @@ def absent(value: Value) -> Bools | None:
         return value.codes == MISSING if value.codes.size and value.codes.min() < 0 else None
     if np.isfinite(np.add.reduce(value.values, axis=None)):
         return None
-    nan = np.asarray(np.isnan(value.values))
-    rows = nan if nan.ndim < 2 else nan.any(axis=1)
+    nan = np.isnan(value.values)
+    rows: Array = nan if nan.ndim == 1 else np.logical_or.reduce(nan, axis=1)
     return rows if rows.any() else None
 
 
@@ -243,7 +244,7 @@ class Columns:
             x, counts = x[there], None if counts is None else counts[there]
             if not np.isfinite(x).all():
                 raise DataError(
-                    f"the values are infinite in {int(np.isinf(x).sum())} rows.",
+                    f"the values are infinite in {rows_text(int(np.isinf(x).sum()))}.",
                     do="Nothing can be learnt from them: leave those rows out.",
                 )
         if not x.size:

@@ -66,25 +66,28 @@ def _from_foreign(data: Any) -> pl.DataFrame:
 
     try:
         frame = nw.from_native(data)
+        if isinstance(frame, nw.LazyFrame):
+            frame = frame.collect()
+        names = frame.columns
     except TypeError:
         raise DataError(f"a {type(data).__name__} is not a table.", where="data", do=_ACCEPTED) from None
-    if isinstance(frame, nw.LazyFrame):
-        frame = frame.collect()
-    names = [str(name) for name in frame.columns]
-    if len(set(names)) < len(names):
-        raise DataError(f"the column {next(n for n in names if names.count(n) > 1)!r} is there twice.", where="data")
-    return pl.DataFrame([_series(name, frame.get_column(own)) for name, own in zip(names, frame.columns)])
+    except nw.exceptions.DuplicateError:
+        raise DataError("two columns have the same name.", where="data", do="Rename one of them.") from None
+    labels = [str(name) for name in names]
+    if len(set(labels)) < len(labels):
+        raise DataError(f"the column {next(n for n in labels if labels.count(n) > 1)!r} is there twice.", where="data")
+    return pl.DataFrame([_series(label, frame.get_column(name)) for label, name in zip(labels, names)])
 
 
 def _from_foreign_series(name: str, values: Any) -> pl.Series:
     import narwhals as nw
 
     try:
-        return _series(name, nw.from_native(values, series_only=True))
+        series = nw.from_native(values, series_only=True)
     except TypeError:
-        raise DataError(
-            f"a {type(values).__name__} is not a column.", where=f"data column {name!r}", do="Give a list or an array."
-        ) from None
+        what = f"a {type(values).__name__} is not a column."
+        raise DataError(what, where=f"data column {name!r}", do="Give a list, an array or a series.") from None
+    return _series(name, series)
 
 
 def _series(name: str, series: Any) -> pl.Series:
@@ -92,16 +95,26 @@ def _series(name: str, series: Any) -> pl.Series:
     import narwhals as nw
 
     if series.dtype in (nw.Categorical, nw.Enum):
-        categories = [str(c) for c in series.cat.get_categories().to_list()]
-        if len(set(categories)) < len(categories):
-            raise DataError("two of its categories have the same name.", where=f"data column {name!r}")
-        values = [None if v is None or v != v else str(v) for v in series.to_list()]
-        return pl.Series(name, values, dtype=pl.Enum(categories))
+        return _categories(name, series)
     if series.dtype == nw.Object:
         return _column(name, [None if v is None or v != v else v for v in series.to_list()])
     if series.dtype.is_numeric() and not series.is_null().any():
         return pl.Series(name, series.to_numpy())
-    try:
-        return series.to_polars().alias(name)
-    except (ModuleNotFoundError, TypeError, ValueError, pl.exceptions.PolarsError):
-        return _column(name, [None if v is None or v != v else v for v in series.to_list()])
+    return series.to_polars().alias(name)
+
+
+def _categories(name: str, series: Any) -> pl.Series:
+    """A categorical as an Enum of all its categories, in their order."""
+    native = series.to_native()
+    if series.implementation.is_pandas_like():
+        categories = [str(c) for c in native.cat.categories.tolist()]
+        codes = native.cat.codes.to_numpy().astype(np.int64)
+    else:  # Arrow
+        native = native.unify_dictionaries()
+        categories = [str(c) for c in native.chunk(0).dictionary.to_pylist()] if native.num_chunks else []
+        place = {c: i for i, c in enumerate(categories)}
+        codes = np.array([-1 if v is None else place[str(v)] for v in series.to_list()], dtype=np.int64)
+    if len(set(categories)) < len(categories):
+        raise DataError("two of its categories have the same name.", where=f"data column {name!r}")
+    levels = pl.Series(name, [*categories, None], dtype=pl.Enum(categories))
+    return levels.gather(pl.Series(np.where(codes < 0, len(categories), codes)))

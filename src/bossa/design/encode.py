@@ -23,7 +23,7 @@ from ..types import Array, Bools, Floats, Ints
 from .columns import Codes, Columns, Numbers, Value, absent
 from .encoder import Encoder, Pieces, TermInfo, Variable, column_numbers, fill, full_length, piece_names, relevelled, response
 from .formula import data_names, dot_columns, resolve
-from .levels import Levels
+from .levels import Levels, rows_text
 from .plan import check_contrasts, check_levels, plan
 from .varying import nesting, structure, varying_terms
 
@@ -111,7 +111,7 @@ def _counts(spec: Spec, frame: pl.DataFrame, notes: list[str]) -> tuple[Floats |
         return np.nan_to_num(counts), None
     if zero.all():
         raise DataError("every count is 0.", where=where)
-    notes.append(f"{_many(zero)} of {zero.size} rows have count 0 and are left out.")
+    notes.append(f"{_many(zero)} of {rows_text(zero.size)} left out: count 0.")
     return np.nan_to_num(counts[~zero]), ~zero
 
 
@@ -128,12 +128,12 @@ def _present(spec: Spec, columns: Columns, values: Mapping[Expr, Value], notes: 
     reasons = _reasons(columns, gone)
     for mask in gone.values():
         ok &= ~mask
-    text = f"{_many(~ok)} of {ok.size} rows have a missing value ({', '.join(f'{name} {count}' for name, count in reasons.items())})"
+    text = f"a value is missing in {_many(~ok)} of {rows_text(ok.size)} ({', '.join(f'{name} {count}' for name, count in reasons.items())})"
     if spec.missing == "error":
-        raise DataError(f"{text}.", where="missing='error'", do="Drop or fill them first, or use missing='drop'.")
+        raise DataError(f"{text}.", where="model(missing='error')", do="Drop or fill them first, or use missing='drop'.")
     if not ok.any():
         raise DataError(f"no row is complete: {text}.", where="model()")
-    notes.append(f"{text} and are left out.")
+    notes.append(f"Left out: {text}.")
     return ok
 
 
@@ -174,7 +174,7 @@ def _kept(ok: Bools, weights: Floats | None, notes: list[str]) -> Ints | None:
             final = ok & ~zero
             if not final.any():
                 raise DataError("every weight is 0.", where="weights=")
-            notes.append(f"{_many(zero)} rows have weight 0 and do not count.")
+            notes.append(f"{rows_text(_many(zero))} of weight 0: not counted.")
     return None if final.all() else np.flatnonzero(final)
 
 
@@ -245,7 +245,7 @@ def _finite(x: Array, name: str) -> Array:
         wrong = ~np.isfinite(x)
         if wrong.any():
             raise DataError(
-                f"{name} is infinite in {int(wrong.reshape(len(x), -1).any(axis=1).sum())} rows.",
+                f"{name} is infinite in {rows_text(_many(wrong.reshape(len(x), -1).any(axis=1)))}.",
                 where="formula",
                 do="Leave those rows out or transform the column differently.",
             )
@@ -359,7 +359,8 @@ def _levels_inside(name: str, values: Mapping[Expr, Value]) -> Levels | None:
 
 def _numeric(name: str, dtype: Any, x: Floats, as_factor: Levels | None) -> Variable:
     mean, low, high = float(np.add.reduce(x) / x.size), float(np.minimum.reduce(x)), float(np.maximum.reduce(x))
-    d = x - mean
+    with np.errstate(invalid="ignore"):  # an infinite value is legal where only 1/x is used
+        d = x - mean
     different = 1 if low == high else 2 if ((x == low) | (x == high)).all() else 3
     values = as_factor.values if as_factor is not None else tuple(sorted({low, high})) if different < 3 else ()
     return Variable(

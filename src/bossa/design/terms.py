@@ -82,12 +82,9 @@ class _Reader:
             self.adding = not self.adding
             for product in self.sum(part):
                 if product not in found and not self.unknown_dot(product):
-                    known = [_label(p, self.order) for p in found]
-                    raise self.error(
-                        f"there is no term {_label(product, self.order)} to take away.",
-                        part,
-                        suggestion(_label(product, self.order), known, "The terms are:"),
-                    )
+                    name, known = _label(product, self.order), [_label(p, self.order) for p in found]
+                    do = suggestion(name, known, "The terms are:") if known else ""
+                    raise self.error(f"there is no term {name} to take away.", part, do)
                 found.pop(product, None)
             self.adding = not self.adding
 

@@ -41,7 +41,7 @@ def bind(call: Call, function: Function) -> tuple[tuple[Expr, ...], dict[str, Ex
     """
     named = {k.replace(".", "_").lower(): v for k, v in call.kwargs}
     args = list(call.args)
-    if function.data == 1 and not args and "x" in named:
+    if function.data == 1 and not args and "x" in named and call.function not in ("I", "offset"):
         args.append(named.pop("x"))
     known = list(function.options)
     data = len(args) if function.data is None else function.data
