@@ -113,10 +113,14 @@ def _check(problem: Problem) -> tuple[int, int, float]:
     where = f"family {family.name!r} with random effects"
     if family.logpdf is None:
         name = family.name.removeprefix("quasi")
-        do = f"Use family={name!r}, with an effect per observation, (1 | row), for variation beyond it" + " or 'negbinomial'" * (name == "poisson")
+        do = f"Use family={name!r}, with an effect per observation, (1 | row), for variation beyond it" + " or 'negbinomial'" * (
+            name == "poisson"
+        )
         raise Refused("a quasi-likelihood is no likelihood, so there is nothing to integrate.", where=where, do=f"{do}.")
     if family.name not in KNOWN_FAMILIES:
-        raise NotYet("this is not built: no other program gives numbers to hold it to.", where=where, do="Leave the bars out, or use another family.")
+        raise NotYet(
+            "this is not built: no other program gives numbers to hold it to.", where=where, do="Leave the bars out, or use another family."
+        )
     if link.name not in THIRD:
         raise NotYet(f"link {link.name!r} is not built with random effects.", where=where, do=f"Use one of {', '.join(family.links)}.")
     family.check_link(link)
@@ -166,7 +170,7 @@ def _start(problem: Problem, prepared: Prepared, search: Search) -> tuple[Floats
     family = POISSON if response.family.free else response.family
     weights = response.a if search.model.system.count is None else model.system.each(response.a)
     rows = Rows(np.ascontiguousarray(model.XT.T), response.y, family, response.link, weights, model.offset)
-    scoring, direction = _maximise(rows, None, Control(max_iter=25, tol=1e-3, diverging=1e-2))
+    scoring, direction = _maximise(rows, None, Control(max_iter=25, tol=0.1, diverging=0.3))
     if scoring.code == OUT_OF_RANGE or not np.isfinite(scoring.point.coef).all():
         raise _no_start(problem)
     search.beta = scoring.point.coef
@@ -289,9 +293,7 @@ def _notes(search: Search, problem: Problem) -> tuple[str, ...]:
 
 
 # ---------------------------------------------------------------- how it ended, in words
-def _outcome(
-    problem: Problem, prepared: Prepared, end: Maximum, trusted: bool, direction: Floats | None, aux: dict[str, float]
-) -> Outcome:
+def _outcome(problem: Problem, prepared: Prepared, end: Maximum, trusted: bool, direction: Floats | None, aux: dict[str, float]) -> Outcome:
     """One sentence, what to do, and at most one warning."""
     names = _boundary_names(problem, end, prepared)
     status, message, advice, warning = _verdict(problem, prepared, end, trusted, direction, aux, names)
@@ -305,7 +307,13 @@ def _outcome(
 
 
 def _verdict(
-    problem: Problem, prepared: Prepared, end: Maximum, trusted: bool, direction: Floats | None, aux: dict[str, float], names: tuple[str, ...]
+    problem: Problem,
+    prepared: Prepared,
+    end: Maximum,
+    trusted: bool,
+    direction: Floats | None,
+    aux: dict[str, float],
+    names: tuple[str, ...],
 ) -> tuple[str, str, str, type[Warning] | None]:
     if direction is not None:
         why, blamed = explanation(problem, problem.design.keep(prepared.kept), direction)
@@ -317,7 +325,12 @@ def _verdict(
         return "suspect", message, advice, ConvergenceWarning
     if not trusted:
         message = "The likelihood is not curved downwards at its end, so standard errors are those at known variances."
-        return "suspect", message, "Simplify the random effects; intervals by how='boot' or 'profile' do not need the curvature.", ConvergenceWarning
+        return (
+            "suspect",
+            message,
+            "Simplify the random effects; intervals by how='boot' or 'profile' do not need the curvature.",
+            ConvergenceWarning,
+        )
     if aux.get("theta", 0.0) >= 0.1 * THETA_RANGE[1] and problem.family.free:
         message = "Given the random effects the counts are no more dispersed than Poisson: θ runs to infinity."
         return "boundary", message, "Use family='poisson': it is this fit without θ.", BoundaryWarning

@@ -15,7 +15,7 @@ import math
 from typing import Any
 
 import numpy as np
-from attrs import frozen
+from attrs import evolve, frozen
 
 from ..kernels import blocks
 from ..kernels.optimize import Minimum, minimize
@@ -25,9 +25,11 @@ from ..kernels.systems import Blocked
 from ..types import Floats
 from .random import SINGULAR
 
-TOL = 1e-11  # gᵀH⁻¹g where the search ends: 3e-6 standard errors; the Newton step that follows leaves none of it
-DIFFERENCE = 1e-3  # step of the Hessian's differences, in standard errors
-BATCH_CELLS = 60_000  # rows × parameter sets evaluated together
+TOL = 1e-10  # gᵀH⁻¹g where the search ends: 1e-5 standard errors; the Newton step that follows leaves none of it
+DIFFERENCE = 3e-4  # step of the Hessian's differences, in standard errors
+ONE_STEP = 1e-3  # `Mixed.nearly` for them
+BATCH_CELLS = 20_000  # rows × parameter sets evaluated together
+SAME = 0.1  # change of D
 FLAT = 1e-7  # curvature, relative to its expected size, below which D does not depend on a direction of x
 SADDLE = 1e-4  # negative curvature, on the same scale, from which the search goes on
 
@@ -71,6 +73,7 @@ class Search:
         self.nodes = hermite(nagq) if nagq > 1 else None
         self.constant = 0.0 if self.shaped else float(model.system.total(constants(model.response)))
         self.evaluations = 0
+        self.known: tuple[float, Floats] | None = None
 
     @property
     def theta(self) -> slice:
@@ -102,7 +105,12 @@ class Search:
         return float(self.model.system.total(constants(*at_shape(self.model.response, float(x[-1])))))
 
     def information(self, point: Point) -> Floats:
-        """Expected Hessian of D: β's with the modes eliminated, θ's of the working linear model, γ's of n rows."""
+        """Expected Hessian of D: β's with the modes eliminated, θ's of the working linear model, γ's of n rows.
+
+        The one known is kept while D has changed by less than SAME since: the secant updates know better then.
+        """
+        if self.known is not None and abs(self.known[0] - point.criterion) < SAME:
+            return self.known[1]
         model, mode = self.model, point.marginal.mode
         B = np.zeros((len(point.x), len(point.x)))
         if not self.joint:
@@ -110,13 +118,14 @@ class Search:
         B[self.theta, self.theta] = theta_information(model, mode.mover.w, point.x[self.theta])
         if self.shaped:
             B[-1, -1] = float(model.system.total(model.response.count))
+        self.known = (point.criterion, B)
         return B
 
     def slopes_at(self, point: Point, places: Floats) -> Floats:
         """Gradients (B, m) at places (B, m) near `point`, many at once where rows are few; nan where one cannot be computed."""
-        n = model_rows(self.model)
-        size = BATCH_CELLS // n
-        mode = point.marginal.mode
+        size = BATCH_CELLS // self.model.XT.shape[1]
+        mode, model = point.marginal.mode, evolve(self.model, nearly=ONE_STEP)
+        exact, self.model = self.model, model
         parts = []
         if isinstance(self.model.system, Blocked) or self.shaped or self.nodes is not None or size < 2:
             for x in places:
@@ -128,14 +137,10 @@ class Search:
                 x = places[start : start + size]
                 betas = np.repeat(mode.beta[None], len(x), axis=0) if self.joint else x[:, : self.p]
                 many = np.repeat(mode.u[:, None], len(x), axis=1)
-                parts.append(laplace(self.model, betas, x[:, self.theta], many, None, self.joint).gradient)
+                parts.append(laplace(model, betas, x[:, self.theta], many, None, self.joint).gradient)
                 self.evaluations += len(x)
-        self.u, self.beta = mode.u, mode.beta
+        self.u, self.beta, self.model = mode.u, mode.beta, exact
         return np.concatenate(parts)
-
-
-def model_rows(model: Mixed) -> int:
-    return model.XT.shape[1]
 
 
 def theta_information(model: Mixed, w: Floats, theta: Floats) -> Floats:
@@ -149,6 +154,11 @@ def theta_information(model: Mixed, w: Floats, theta: Floats) -> Floats:
     out = np.zeros((lay.t, lay.t))
     for g, T in zip(lay.groupings, blocks.factors(lay, theta)):
         A = squares(model, g, w)
+        if g.k == 1:
+            A, t = A[0, 0], max(abs(float(T[0, 0])), 0.5 / math.sqrt(max(float(A.mean()), 1e-12)))
+            each = np.square(A / (1.0 + t * t * A))
+            out[g.index[0], g.index[0]] = 4.0 * t * t * float(each.sum() if count is None else count @ each)
+            continue
         least = 0.5 / np.sqrt(np.maximum(np.diagonal(A.mean(axis=2)), 1e-12))
         A = A.transpose(2, 0, 1)
         T = T + np.diag(np.where(np.abs(np.diagonal(T)) < least, least - np.diagonal(T), 0.0))
@@ -173,16 +183,19 @@ def squares(model: Mixed, g: blocks.Grouping, w: Floats) -> Floats:
 
 # ---------------------------------------------------------------- where to begin
 def first_theta(model: Mixed, beta: Floats, shape: float | None) -> Floats:
-    """Standard deviations at which the groups' scores would vary as they do: θ² ≈ Σ(S_g² − A_g)/ΣA_g², near 1/√A_g, correlations 0."""
+    """Standard deviations at which the groups' scores would vary as they do, θ² ≈ Σ(S_g² − A_g)/ΣA_g², shared among the groupings.
+
+    Kept near 1/√A_g; correlations 0.
+    """
     response, phi = (model.response, 1.0) if shape is None else at_shape(model.response, shape)
     at = bend(response, model.offset + beta @ model.XT, phi)
-    made = []
+    made, J = [], len(model.system.lay.groupings)
     for g in model.system.lay.groupings:
         A = np.diagonal(squares(model, g, at.expected)).T
         S = np.array([np.bincount(g.group[model.system.order], z * at.score, g.G) for z in g.Z[:, model.system.order]])
         moment = (np.square(S) - A).sum(axis=1) / np.maximum(np.square(A).sum(axis=1), 1e-300)
         unit = 1.0 / np.sqrt(np.maximum(A.mean(axis=1), 1e-12))
-        made.append(np.diag(np.clip(np.sqrt(np.maximum(moment, 0.0)), 0.5 * unit, 10.0 * unit)))
+        made.append(np.diag(np.clip(np.sqrt(np.maximum(moment, 0.0) / J), 0.5 * unit, 10.0 * unit)))
     return blocks.theta_of(model.system.lay, made)
 
 
@@ -237,6 +250,8 @@ def _large(search: Search, x: Floats) -> list[Floats]:
 def connected(g: blocks.Grouping) -> list[np.ndarray]:
     """Columns of a grouping in parts that no free entry of T joins."""
     label = np.arange(g.k)
+    if g.k == 1:
+        return [label]
     for a, b in zip(g.rows, g.cols):
         label[label == label[a]] = label[b]
     return [np.flatnonzero(label == name) for name in np.unique(label)]
@@ -247,7 +262,11 @@ def _parts(search: Search, x: Floats) -> Any:
     lay = search.model.system.lay
     for g, T in zip(lay.groupings, blocks.factors(lay, x[search.theta])):
         size = np.sqrt(np.maximum(np.square(g.Z).mean(axis=1), 1e-300))
-        yield g, T, [(part, np.linalg.svd(size[part, None] * T[np.ix_(part, part)]), size[part]) for part in connected(g)]
+        yield g, T, [(part, _svd(size[part, None] * T[np.ix_(part, part)]), size[part]) for part in connected(g)]
+
+
+def _svd(A: Floats) -> Any:
+    return np.linalg.svd(A) if len(A) > 1 else (np.ones((1, 1)), np.abs(A[0]), np.where(A < 0, -1.0, 1.0))
 
 
 def singular(search: Search, x: Floats) -> bool:

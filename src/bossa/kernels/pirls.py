@@ -21,8 +21,10 @@ Source: Breslow & Clayton (1993); Pinheiro & Bates (1995); Bates et al. (2015) �
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
-from attrs import frozen
+from attrs import evolve, frozen
 
 from ..types import Floats
 from .response import Bend, Response, at_shape, bend, bend_slopes, shape_slopes
@@ -30,7 +32,7 @@ from .systems import Blocked, BlockFactor, GroupFactor, OneFactor
 
 MAX_STEPS = 100
 ARRIVED = 1e-20  # squared length of a step, in standard deviations of the modes: the step is not worth taking
-NEARLY = 1e-9  # a Newton step of this squared length squares to below ARRIVED: it is the last
+NEARLY = 1e-9  # a Newton step of this squared length leaves an error of its square: it is the last
 HALVINGS = 25
 
 
@@ -40,12 +42,15 @@ class Mixed:
 
     XT      (p, n)
     offset  (n,)
+    nearly  squared length of a Newton step that is the last.  Derivatives by central differences around a mode may take a coarse one:
+            what one step leaves is even in the difference
     """
 
     system: OneFactor | Blocked
     response: Response
     XT: Floats
     offset: Floats
+    nearly: float = NEARLY
 
     @property
     def observed(self) -> bool:
@@ -128,8 +133,8 @@ def find_mode(model: Mixed, beta: Floats, theta: Floats, u: Floats, phi: float =
             new_objective = _objective(s, new_at, new_u)
             if (t == 0.0).all():
                 break
-        last = bool((size < (NEARLY if response.natural else ARRIVED)).all())
-        arrived = size < NEARLY
+        last = bool((size < (model.nearly if response.natural else ARRIVED)).all())
+        arrived = size < model.nearly
         u, b, beta, shift, random, at, objective = new_u, new_b, new_beta, new_shift, new_random, new_at, new_objective
     return _mode(model, T, u, b, beta, model.offset + shift + random, at, objective, factor, arrived, steps)
 
@@ -147,9 +152,9 @@ def _objective(s: OneFactor | Blocked, at: Bend, u: Floats) -> Floats:
     return -2.0 * s.total(at.loglik) + s.dot(u, u)
 
 
-def _lower(new: Floats, old: Floats) -> Floats:
-    """new ≤ old up to rounding; anything finite is below inf."""
-    return np.where(np.isfinite(old), new <= old + 1e-10 * (1.0 + np.abs(old)), np.isfinite(new))
+def _lower(new: Floats, old: Floats) -> Any:
+    """new ≤ old up to rounding."""
+    return new <= old + 1e-10 * (1.0 + abs(old))
 
 
 def _halve(model: Mixed, line: tuple, phi: float) -> Floats:
@@ -204,7 +209,7 @@ def _at_shape(model: Mixed, shape: float | None) -> tuple[Mixed, float]:
     if shape is None:
         return model, 1.0
     response, phi = at_shape(model.response, float(shape))
-    return Mixed(model.system, response, model.XT, model.offset), phi
+    return evolve(model, response=response), phi
 
 
 def _gradient(model: Mixed, mode: Mode, h: Floats, logdet_T: tuple, phi: float, joint: bool, shaped: bool) -> Floats:
@@ -247,7 +252,7 @@ def quadrature(model: Mixed, beta: Floats, theta: Floats, u: Floats, nodes: tupl
     T = float(theta[0])
     with np.errstate(all="ignore"):
         mode = find_mode(model, beta, theta, u, phi)
-        sigma = mode.factor.root[0, 0]
+        sigma = np.sqrt(mode.factor.inverse[0, 0])
         at_nodes = mode.u[0] + sigma * z[:, None]  # (m, G)
         eta = mode.eta + s.times_Z((at_nodes - mode.u[0])[None] * T)
         rows = bend(model.response, eta, phi)

@@ -56,7 +56,7 @@ class Response:
     y       (…, n)
     a       (n,)    what multiplies the deviance: prior weight × count
     count   (n,)    counts, 1 where there are none;  prior (n,) prior weights or None
-    natural         h is constant
+    natural         h is constant;  weighted  some a is not 1
     """
 
     family: Family
@@ -66,6 +66,7 @@ class Response:
     count: Floats
     prior: Floats | None = None
     natural: bool = False
+    weighted: bool = True
 
     def rows(self, index: Floats) -> Response:
         """The same response with its rows in the order `index`."""
@@ -82,7 +83,7 @@ def make_response(family: Family, link: Link, y: Floats, weights: Floats | None 
     """`Response` of rows with prior weights and counts (None: all 1)."""
     count = np.ones(np.shape(y)[-1]) if freq is None else np.asarray(freq, dtype=float)
     a = count if weights is None else count * weights
-    return Response(family, link, np.asarray(y, dtype=float), a, count, weights, (family.name, link.name) in NATURAL)
+    return Response(family, link, np.asarray(y, dtype=float), a, count, weights, (family.name, link.name) in NATURAL, bool((a != 1.0).any()))
 
 
 # ---------------------------------------------------------------- third derivatives of the inverse links
@@ -158,11 +159,16 @@ def bend(response: Response, eta: Floats, phi: Floats | float = 1.0) -> Bend:
     """
     family, link, y, a = response.family, response.link, response.y, response.a
     if response.natural and link.name == "logit":
-        e = np.exp(-np.abs(eta))
-        d = 1.0 / (1.0 + e)
-        mu = np.where(eta >= 0.0, d, e * d)
-        w = a * (e * d * d)
-        return Bend(a * (y * eta - np.maximum(eta, 0.0) + np.log(d)), a * (y - mu), w, w, mu)
+        mu = np.minimum(-eta, 700.0)
+        np.exp(mu, out=mu)
+        mu += 1.0
+        np.reciprocal(mu, out=mu)
+        loglik, w, score = np.log(mu), 1.0 - mu, y - mu
+        loglik += (y - 1.0) * eta
+        w *= mu
+        for each in (loglik, w, score) if response.weighted else ():
+            each *= a
+        return Bend(loglik, score, w, w, mu)
     if response.natural and link.name == "log":
         mu = np.exp(eta)
         w = a * mu

@@ -94,12 +94,16 @@ class OneFactor:
 
     def T_of(self, theta: Floats) -> tuple[Floats, ...]:
         g = self.grouping
+        if g.k == 1:
+            return (np.moveaxis(theta, -1, 0)[None] if theta.ndim > 1 else theta[None],)
         T = np.zeros((g.k, g.k, *theta.shape[:-1]))
         T[g.rows, g.cols] = np.moveaxis(theta[..., g.index], -1, 0)
         return (T,)
 
     def theta_of(self, T: tuple[Floats, ...]) -> Floats:
         g = self.grouping
+        if g.k == 1:
+            return np.moveaxis(T[0][0], 0, -1) if T[0].ndim > 2 else T[0][0]
         theta = np.empty((*T[0].shape[2:], len(g.index)))
         theta[..., g.index] = np.moveaxis(T[0][g.rows, g.cols], 0, -1)
         return theta
@@ -107,11 +111,13 @@ class OneFactor:
     def times_Z(self, b: Floats) -> Floats:
         out: Any = 0.0
         for z, one, value in zip(self.Z, self.ones, b):
-            rows = np.take(value, self.code, axis=-1)
+            rows = value.take(self.code, axis=-1)
             out = out + (rows if one else z * rows)
         return out
 
     def times_Zt(self, v: Floats) -> Floats:
+        if self.ones.all() and len(self.ones) == 1:
+            return np.add.reduceat(v, self.starts, axis=-1)[None]
         return np.array([np.add.reduceat(v if one else v * z, self.starts, axis=-1) for z, one in zip(self.Z, self.ones)])
 
     def scale(self, T: tuple[Floats, ...], u: Floats) -> Floats:
@@ -124,7 +130,8 @@ class OneFactor:
         return (u * v if self.count is None else self.count * u * v).sum(axis=(0, -1))
 
     def outer(self, e: Floats, u: Floats) -> tuple[Floats, ...]:
-        return (np.einsum("a...g,b...g->ab...", e, u if self.count is None else self.count * u),)
+        u = u if self.count is None else self.count * u
+        return ((e * u).sum(axis=-1)[None] if len(u) == 1 else np.einsum("a...g,b...g->ab...", e, u),)
 
     def each(self, v: Floats) -> Floats:
         return v if self.row_count is None else self.row_count * v
@@ -145,12 +152,14 @@ class OneFactor:
                 A[a, b] = A[b, a] = np.add.reduceat(wz if self.ones[b] else wz * self.Z[b], self.starts, axis=-1)
         t = T[0][..., None]
         if k == 1:
-            M = A * np.square(t) + 1.0
-            return GroupFactor(self, w, t, A, 1.0 / np.sqrt(M), self.groups_total(np.log(M[0, 0])))
+            M = A * (t * t)
+            M += 1.0
+            return GroupFactor(self, w, t, A, np.reciprocal(M, out=M))
         M = np.einsum("ca...,cd...,db...->ab...", t, A, t)
         M[np.arange(k), np.arange(k)] += 1.0
         root, logs = _inverse_factors(M.reshape(k, k, -1))
-        return GroupFactor(self, w, t, A, root.reshape(A.shape), 2.0 * self.groups_total(logs.reshape(A.shape[2:])))
+        inverse = np.einsum("cag,cbg->abg", root, root)
+        return GroupFactor(self, w, t, A, inverse.reshape(A.shape), root.reshape(A.shape), 2.0 * logs.reshape(A.shape[2:]))
 
     def modes(self, b: Floats) -> Floats:
         """b (k, G) as FitState holds it."""
@@ -162,24 +171,26 @@ class OneFactor:
 
 @frozen(eq=False)
 class GroupFactor:
-    """t (k, k, …, 1) is T; A (k, k, …, G) = Z_gᵀWZ_g; root (k, k, …, G) the inverse of M_g's Cholesky factor."""
+    """t (k, k, …, 1) is T; A (k, k, …, G) = Z_gᵀWZ_g; inverse (k, k, …, G) is M_g⁻¹.
+
+    k > 1: root (k, k, …, G), the inverse of M_g's Cholesky factor, and logs (…, G) = log|M_g|
+    """
 
     system: OneFactor
     w: Floats
     t: Floats
     A: Floats
-    root: Floats
-    logdet: Floats
+    inverse: Floats
+    root: Floats | None = None
+    logs: Floats | None = None
 
-    def inverse(self) -> Floats:
-        """M_g⁻¹ (k, k, …, G)."""
-        if len(self.A) == 1:
-            return np.square(self.root)
-        return np.einsum("ca...,cb...->ab...", self.root, self.root)
+    @property
+    def logdet(self) -> Floats:
+        return self.system.groups_total(-np.log(self.inverse[0, 0]) if self.logs is None else self.logs)
 
     def solve_u(self, r: Floats) -> Floats:
         """M⁻¹r."""
-        return _apply(self.inverse(), r)
+        return _apply(self.inverse, r)
 
     def solve(self, r: Floats) -> tuple[Floats, Floats]:
         u = self.solve_u(_apply(np.swapaxes(self.t, 0, 1), r))
@@ -188,9 +199,13 @@ class GroupFactor:
     def covariance(self) -> Floats:
         """T M_g⁻¹ Tᵀ (k, k, …, G)."""
         if len(self.A) == 1:
-            return np.square(self.t * self.root)
-        J = np.einsum("ab...,cb...->ac...", self.root, self.t)
+            return self.inverse * (self.t * self.t)
+        J = self.half()
         return np.einsum("ca...,cb...->ab...", J, J)
+
+    def half(self) -> Floats:
+        """L_g⁻¹Tᵀ (k, k, …, G), M_g = L_gL_gᵀ."""
+        return np.sqrt(self.inverse) * self.t if self.root is None else np.einsum("ab...,cb...->ac...", self.root, self.t)
 
     def spread(self, each: Floats | None = None) -> tuple[Floats, tuple[Floats, ...]]:
         """each (…, G)  multiplies the slopes of each group's log-determinant, None: 1."""
@@ -202,15 +217,16 @@ class GroupFactor:
                 z = z if s.ones[a] else z * s.Z[a]
                 z = z if s.ones[b] else z * s.Z[b]
                 h = h + (z if a == b else 2.0 * z)
-        X = np.einsum("ac...,cb...->ab...", self.t, self.inverse())
+        X = self.t * self.inverse if len(H) == 1 else np.einsum("ac...,cb...->ab...", self.t, self.inverse)
         X = X if each is None else X * each
         X = X if s.count is None else X * s.count
-        return h, (2.0 * np.einsum("ac...g,cb...g->ab...", self.A, X),)
+        slope = (self.A * X).sum(axis=-1) if len(H) == 1 else np.einsum("ac...g,cb...g->ab...", self.A, X)
+        return h, (2.0 * slope,)
 
     def reduced(self, F: Floats) -> Floats:
         s, wF = self.system, self.w * F
         B = np.array([np.add.reduceat(wF if one else wF * z, s.starts, axis=-1) for z, one in zip(s.Z, s.ones)])
-        J = np.einsum("ab...,cb...->ac...", self.root, self.t)
+        J = self.half()
         W0 = J[0] * B if len(B) == 1 else np.einsum("ab...g,bm...g->am...g", J, B)
         rows = "mn,p...n->...mp" if F.ndim == 2 else "m...n,p...n->...mp"
         return np.einsum(rows, F, s.each(wF)) - np.einsum("am...g,ap...g->...mp", W0, W0 if s.count is None else s.count * W0)
