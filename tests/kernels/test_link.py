@@ -40,6 +40,7 @@ def test_mean_and_slope_are_a_distribution_and_its_density(name):
     """scipy.stats; both tails to relative rounding (a few eps × |η|, which the exponent carries)."""
     eta, link, d = ETA[name], LINKS[name], DISTRIBUTIONS[name]
     np.testing.assert_allclose(link.inverse(eta), d.cdf(eta), rtol=1e-13)
+    np.testing.assert_allclose(link.complement(eta), d.sf(eta), rtol=1e-12)
     np.testing.assert_allclose(link.slope(eta), d.pdf(eta), rtol=1e-12, atol=1e-300)
 
 

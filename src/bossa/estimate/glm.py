@@ -76,7 +76,7 @@ def fit_glm(problem: Problem) -> FitState:
     start = _start(problem, kept, basis)
     search = {"theta": _with_theta, "scale": _with_scale}.get(next(iter(problem.family.free), ""), _plain)
     found = search(rows, start, _control(problem))
-    if found.scoring.code == OUT_OF_RANGE:
+    if math.isnan(found.scoring.point.deviance):
         raise _no_start(problem)
     return _state(problem, found, kept, basis)
 
@@ -253,7 +253,7 @@ def _state(problem: Problem, found: Maximum, kept: Bools, basis: Floats | None) 
         eta=point.eta,
         mu=point.mu,
         working=point.working,
-        loglik=loglik(family, found.rows.y, point.mu, point.deviance, design.weights, design.freq),
+        loglik=loglik(family, found.rows.y, point.deviance, design.weights, design.freq),
         deviance=point.deviance,
         null_deviance=_null_deviance(problem, found.rows),
         npar=rank + len(family.free) + (family.dispersion == "pearson" and family.logpdf is not None),

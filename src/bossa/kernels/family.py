@@ -101,11 +101,11 @@ class Family:
             raise OptionError(f"link {link.name!r} does not go with family {self.name!r}.", where=where, do=f"Use one of {usable}.")
 
 
-def loglik(family: Family, y: Floats, mu: Floats, deviance: float, weights: Floats | None = None, freq: Floats | None = None) -> float:
-    """Log-likelihood in R's convention: families with a free φ (t apart) at φ = deviance/N; nan for quasi-likelihood.
+def loglik(family: Family, y: Floats, deviance: float, weights: Floats | None = None, freq: Floats | None = None) -> float:
+    """Log-likelihood Σ f log f(y; y) − D/2φ, in R's convention: families with a free φ (t apart) at φ = D/N; nan for quasi-likelihood.
 
-    y, mu     (n,)
-    deviance  Σ f w d
+    y         (n,)
+    deviance  D = Σ f w d
     weights   (n,)  prior weights, None: all 1;   freq  (n,)  counts, None: all 1
     N is Σ f, or Σ f w where a weight counts rows.  t: at its own scale.
 
@@ -117,9 +117,10 @@ def loglik(family: Family, y: Floats, mu: Floats, deviance: float, weights: Floa
     if family.dispersion == "pearson":
         counted = [a for a in (freq, weights if family.weights == "counts" else None) if a is not None]
         dispersion = deviance / (float(np.prod(counted, axis=0).sum()) if counted else len(y))
-    with np.errstate(divide="ignore", invalid="ignore"):
-        each = family.logpdf(y, mu, dispersion, weights)
-    return float(each.sum() if freq is None else freq @ each)
+    if dispersion == 0.0:
+        return math.inf
+    saturated = family.logpdf(y, y, dispersion, weights)
+    return float(saturated.sum() if freq is None else freq @ saturated) - deviance / (2.0 * dispersion)
 
 
 # ---------------------------------------------------------------- pieces shared by several families
@@ -240,7 +241,7 @@ def _binomial_deviance(y: Floats, mu: Floats) -> Floats:
     y = np.asarray(y, dtype=float)
     if ((y == 0.0) | (y == 1.0)).all():
         with np.errstate(divide="ignore"):
-            return -2.0 * np.log1p(-np.abs(y - mu))
+            return -2.0 * np.where(y > 0.0, np.log(mu), np.log1p(-np.asarray(mu)))
     away = mu - y
     return 2.0 * (_half(y, mu, away) + _half(1.0 - y, 1.0 - np.asarray(mu), -away))
 

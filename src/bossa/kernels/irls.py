@@ -30,6 +30,7 @@ from .link import Link
 DIVERGES = 4
 SMALLEST = np.finfo(float).tiny
 BELOW_ONE = 1.0 - 2.0**-53
+NEARLY_ONE = 1.0 - 1e-7
 DRIFT = 2e-8  # relative change of any weight over the last step: above it H is formed again at the end
 
 
@@ -90,7 +91,7 @@ def irls(rows: Rows, start: Floats | None = None, control: Control | None = None
     """Scoring from `start` (None: from each row's own mean, as R does) until the predicted distance is below `control.tol`.
 
     start    (p,)
-    returns  Scoring; after code 3 its point holds nan
+    returns  Scoring; its point holds nan where there was none to begin with
     """
     control = Control() if control is None else control
     with np.errstate(all="ignore"):
@@ -134,7 +135,6 @@ def evaluate(rows: Rows, coef: Floats, gram: bool = True) -> Point | None:
     n, p = X.shape
     eta, mu, working = np.empty(n), np.empty(n), np.empty(n)
     H, s, deviance = np.zeros((p, p)), np.zeros(p), 0.0
-    natural = family.natural == link.name
     for part in row_blocks(n, p):
         x, y, e = X[part], rows.y[part], X[part] @ coef
         if rows.offset is not None:
@@ -142,10 +142,7 @@ def evaluate(rows: Rows, coef: Floats, gram: bool = True) -> Point | None:
         m = mean_inside(e, family, link)
         if m is None:
             return None
-        slope = family.variance(m) if natural else link.slope(e)
-        w = slope if natural else slope * slope / family.variance(m)
-        score = y - m if natural else slope * family.score(y, m)
-        d = family.deviance(y, m)
+        w, score, d = _row_terms(y, e, m, family, link)
         if rows.weights is not None:
             w, score, d = rows.weights[part] * w, rows.weights[part] * score, rows.weights[part] * d
         deviance += float(d.sum())
@@ -157,6 +154,27 @@ def evaluate(rows: Rows, coef: Floats, gram: bool = True) -> Point | None:
     if not (math.isfinite(deviance) and np.isfinite(s).all()):
         return None
     return Point(coef, eta, mu, working, deviance, s, H if gram else None)
+
+
+def _row_terms(y: Floats, eta: Floats, mu: Floats, family: Family, link: Link) -> tuple[Floats, Floats, Floats]:
+    """μ′²/V, μ′ score and d of each row, without prior weights.
+
+    A failure where μ is 1 up to rounding is taken as a success with probability 1 − μ, which the link still knows.
+    """
+    if family.natural == link.name:
+        w, score = family.variance(mu), y - mu
+    else:
+        slope = link.slope(eta)
+        w, score = slope * slope / family.variance(mu), slope * family.score(y, mu)
+    d = family.deviance(y, mu)
+    far = (mu > NEARLY_ONE) & (y < 1.0) if link.complement is not None else None
+    if far is not None and far.any():
+        rest = np.maximum(link.complement(eta[far]), SMALLEST)  # type: ignore[misc]
+        slope, other = link.slope(eta[far]), 1.0 - y[far]
+        w[far] = slope * slope / family.variance(rest)
+        score[far] = -slope * family.score(other, rest)
+        d[far] = family.deviance(other, rest)
+    return w, score, d
 
 
 def mean_inside(eta: Floats, family: Family, link: Link) -> Floats | None:
@@ -261,7 +279,9 @@ def rounding(rows: Rows, mu: Floats) -> float:
 
 
 def _nowhere(rows: Rows) -> Scoring:
+    """No pass anywhere: because of the columns, or of the family's range."""
     n, p = rows.X.shape
+    dependent = _least_squares(rows.X, np.ones(n), np.ones(n)) is None
     lost = np.full(n, np.nan)
     point = Point(np.full(p, np.nan), lost, lost, lost, math.nan, np.full(p, np.nan), np.full((p, p), np.nan))
-    return Scoring(point, OUT_OF_RANGE, 0, math.nan, np.full(p, np.nan))
+    return Scoring(point, RANK if dependent else OUT_OF_RANGE, 0, math.nan, np.full(p, np.nan))

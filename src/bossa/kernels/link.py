@@ -5,8 +5,8 @@ With η = g(μ), each instance holds
     link(mu)     η = g(μ)              inverse(eta)  μ = g⁻¹(η)
     slope(eta)   dμ/dη                 curve(eta)    d²μ/dη²
 
-all elementwise, and accurate in both tails as far as the result itself can be represented (1 − μ near μ = 1 cannot: who needs it
-keeps μ inside the family's range, see `irls`). Nothing is clipped here: R bounds μ away from 0 and 1 by 2⁻⁵² in these functions.
+all elementwise, and accurate in both tails as far as the result itself can be represented; links of probabilities hold 1 − μ too, which
+is lost in μ near 1. Nothing is clipped here: R bounds μ away from 0 and 1 by 2⁻⁵² in these functions.
 
 Source: McCullagh & Nelder (1989) §2.2.3 and §4.3.1.
 """
@@ -30,8 +30,9 @@ Elementwise = Callable[[Floats], Floats]
 class Link:
     """One link function.
 
-    low, high  the open range of `inverse`; where it lies inside the family's, no η is out of reach
-    eta_low    η must exceed this
+    low, high   the open range of `inverse`; where it lies inside the family's, no η is out of reach
+    eta_low     η must exceed this
+    complement  1 − g⁻¹(η), for links of probabilities
     """
 
     name: str
@@ -42,6 +43,7 @@ class Link:
     low: float = -math.inf
     high: float = math.inf
     eta_low: float = -math.inf
+    complement: Elementwise | None = None
 
     def __repr__(self) -> str:
         return f"<link {self.name}>"
@@ -88,6 +90,10 @@ def _expit_curve(eta: Floats) -> Floats:
     return -_expit_slope(eta) * np.tanh(0.5 * np.asarray(eta))
 
 
+def _expit_complement(eta: Floats) -> Floats:
+    return _expit(-np.asarray(eta))
+
+
 def _probit(mu: Floats) -> Floats:
     from scipy.special import ndtri
 
@@ -98,6 +104,10 @@ def _normal_cdf(eta: Floats) -> Floats:
     from scipy.special import ndtr
 
     return ndtr(eta)
+
+
+def _normal_complement(eta: Floats) -> Floats:
+    return _normal_cdf(-np.asarray(eta))
 
 
 def _normal_density(eta: Floats) -> Floats:
@@ -115,6 +125,10 @@ def _cloglog(mu: Floats) -> Floats:
 
 def _cloglog_inverse(eta: Floats) -> Floats:
     return -np.expm1(-_exp(eta))
+
+
+def _cloglog_complement(eta: Floats) -> Floats:
+    return np.exp(-_exp(eta))
 
 
 def _cloglog_slope(eta: Floats) -> Floats:
@@ -136,6 +150,10 @@ def _cauchit(mu: Floats) -> Floats:
 
 def _cauchy_cdf(eta: Floats) -> Floats:
     return np.arctan2(1.0, -np.asarray(eta)) / math.pi
+
+
+def _cauchy_complement(eta: Floats) -> Floats:
+    return np.arctan2(1.0, np.asarray(eta)) / math.pi
 
 
 def _cauchy_density(eta: Floats) -> Floats:
@@ -188,10 +206,39 @@ def _twos(eta: Floats) -> Floats:
 
 IDENTITY = Link(name="identity", link=_same, inverse=_same, slope=_ones, curve=_zeros)
 LOG = Link(name="log", link=_log, inverse=_exp, slope=_exp, curve=_exp, low=0.0)
-LOGIT = Link(name="logit", link=_logit, inverse=_expit, slope=_expit_slope, curve=_expit_curve, low=0.0, high=1.0)
-PROBIT = Link(name="probit", link=_probit, inverse=_normal_cdf, slope=_normal_density, curve=_normal_curve, low=0.0, high=1.0)
-CLOGLOG = Link(name="cloglog", link=_cloglog, inverse=_cloglog_inverse, slope=_cloglog_slope, curve=_cloglog_curve, low=0.0, high=1.0)
-CAUCHIT = Link(name="cauchit", link=_cauchit, inverse=_cauchy_cdf, slope=_cauchy_density, curve=_cauchy_curve, low=0.0, high=1.0)
+LOGIT = Link(
+    name="logit", link=_logit, inverse=_expit, slope=_expit_slope, curve=_expit_curve, complement=_expit_complement, low=0.0, high=1.0
+)
+PROBIT = Link(
+    name="probit",
+    link=_probit,
+    inverse=_normal_cdf,
+    slope=_normal_density,
+    curve=_normal_curve,
+    complement=_normal_complement,
+    low=0.0,
+    high=1.0,
+)
+CLOGLOG = Link(
+    name="cloglog",
+    link=_cloglog,
+    inverse=_cloglog_inverse,
+    slope=_cloglog_slope,
+    curve=_cloglog_curve,
+    complement=_cloglog_complement,
+    low=0.0,
+    high=1.0,
+)
+CAUCHIT = Link(
+    name="cauchit",
+    link=_cauchit,
+    inverse=_cauchy_cdf,
+    slope=_cauchy_density,
+    curve=_cauchy_curve,
+    complement=_cauchy_complement,
+    low=0.0,
+    high=1.0,
+)
 INVERSE = Link(name="inverse", link=_reciprocal, inverse=_reciprocal, slope=_reciprocal_slope, curve=_reciprocal_curve)
 INVERSE_SQUARED = Link(
     name="inverse_squared",
