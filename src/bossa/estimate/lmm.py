@@ -27,7 +27,7 @@ from ..kernels.optimize import Minimum, minimize
 from ..kernels.profiled import Point
 from ..state.design import Design, Problem, RETerm
 from ..state.fit import FitState, Outcome
-from ..types import Bools, Floats
+from ..types import Array, Bools, Floats
 from . import random
 from .lm import dropped_note
 from .registry import estimator
@@ -78,14 +78,14 @@ class Prepared:
         T = blocks.factors(self.layout, theta)
         return self._through([np.linalg.solve(K, t) for K, t in zip(self.scales, T)])
 
-    def _through(self, factors: list[Floats]) -> Floats:
+    def _through(self, factors: list[Array]) -> Floats:
         """θ of the lower triangles with the same TTᵀ."""
         return blocks.theta_of(self.layout, [lower_factor(f) for f in factors])
 
 
-def lower_factor(A: Floats) -> Floats:
+def lower_factor(A: Array) -> Floats:
     """Lower triangular L with LLᵀ = AAᵀ and diagonal ≥ 0, A (k, k) of any rank."""
-    L = A.copy() if len(A) == 1 or not np.triu(A, 1).any() else np.tril(np.linalg.qr(A.T, mode="r").T)
+    L = A.copy() if len(A) == 1 or not np.triu(A, 1).any() else np.tril(np.linalg.qr(A.T)[1].T)
     return L * np.where(np.diag(L) < 0, -1.0, 1.0)
 
 
@@ -100,6 +100,7 @@ def prepare(problem: Problem, *, check: bool = False, scaled: bool = True) -> Pr
     if check:
         random.check_terms(design, free_scale=True, where=where)
     w, count, notes = rows_and_counts(design)
+    assert design.y is not None
     y = design.y if design.offset is None else design.y - design.offset
     total = design.total_weights
     solution = lstsq(design.X, y, total)
@@ -234,7 +235,7 @@ def singular(lay: Layout, theta: Floats) -> bool:
     return any((s < random.SINGULAR).any() for g, T in zip(lay.groupings, blocks.factors(lay, theta)) for _, s in _spectra(g, T))
 
 
-def _spectra(g: blocks.Grouping, T: Floats) -> list[tuple[np.ndarray, Floats]]:
+def _spectra(g: blocks.Grouping, T: Floats) -> list[tuple[Array, Array]]:
     """(columns, singular values) of the parts of T that no entry connects."""
     connected = np.zeros((g.k, g.k), dtype=bool)
     connected[g.rows, g.cols] = True
@@ -328,7 +329,7 @@ def criterion_of(prepared: Prepared, point: Point) -> float:
     return value + 2.0 * float(np.log(np.abs(np.diag(prepared.R))).sum()) if prepared.reml else value
 
 
-def user_modes(prepared: Prepared, v0: Floats, vr: Floats) -> tuple[Floats, Floats]:
+def user_modes(prepared: Prepared, v0: Floats, vr: Floats) -> tuple[Array, Array]:
     """b of the user's units, K⁻¹b̃ group by group: (k, G) and (D,)."""
     lay = prepared.layout
     out = vr.copy()
@@ -346,14 +347,20 @@ def _outcome(problem: Problem, prepared: Prepared, found: Minimum, theta: Floats
         for number, columns in g.members:
             scale = np.sqrt((K[columns, columns] ** 2).sum(axis=0))
             names += random.boundary_names(problem.design.random.terms[number], T[columns, columns], scale)  # type: ignore[union-attr]
-    common = {"method": "REML" if prepared.reml else "ML", "iterations": found.evaluations, "gradient": math.sqrt(max(found.gain, 0.0))}
+    status, message, advice = "ok", "The likelihood has been maximised.", ""
     if not found.converged:
-        message = "The search for the variances stopped before it reached the maximum of the likelihood."
+        status, message = "suspect", "The search for the variances stopped before it reached the maximum of the likelihood."
         advice = "Rescale or centre predictors, drop random slopes that the data hardly support, or raise max_iter."
         warnings.warn(f"{message} {advice}", ConvergenceWarning, stacklevel=3)
-        return Outcome(status="suspect", message=message, advice=advice, boundary=tuple(names), **common)
-    if names:
-        message, advice = random.boundary_words(names)
+    elif names:
+        status, (message, advice) = "boundary", random.boundary_words(names)
         warnings.warn(f"{message} {advice}", BoundaryWarning, stacklevel=3)
-        return Outcome(status="boundary", message=message, advice=advice, boundary=tuple(names), **common)
-    return Outcome(message="The likelihood has been maximised.", **common)
+    return Outcome(
+        status=status,
+        message=message,
+        advice=advice,
+        method="REML" if prepared.reml else "ML",
+        iterations=found.evaluations,
+        gradient=math.sqrt(max(found.gain, 0.0)),
+        boundary=tuple(names),
+    )

@@ -34,6 +34,9 @@ def check_terms(design: Design, free_scale: bool, where: str) -> None:
     for term in terms:
         _check_levels(term, design, free_scale, where)
     for i, term in enumerate(terms):
+        twice = [name for j, name in enumerate(term.names) if name in term.names[:j]]
+        if twice:
+            raise DataError(f"{term_label(term)} holds {twice[0]!r} twice.", where=where, do="Write the term once.")
         for other in terms[:i]:
             _check_pair(other, term, where)
     flat = [(name, term.factor) for term in terms for name in _constant_within(term)]
@@ -56,7 +59,7 @@ def _check_levels(term: RETerm, design: Design, free_scale: bool, where: str) ->
             do=f"Drop {term_label(term)}, or group by a column with several levels.",
         )
     if free_scale and k * G >= n:
-        what = "as many levels as rows" if k == 1 and G == n else f"{k * G:,} random effects for {n:,} rows"
+        what = "as many levels as rows" if k == 1 and n == G else f"{k * G:,} random effects for {n:,} rows"
         raise DataError(
             f"{term_label(term)} has {what}: its effects and the residual cannot be told apart.",
             where=where,
@@ -147,7 +150,9 @@ def boundary_words(names: Sequence[str]) -> tuple[str, str]:
     said, advice = [], []
     if variances:
         said.append(f"the variance of {listed(variances)} is estimated as 0: the groups differ no more than residual noise explains")
-        advice.append("Report it, or drop the term: the fixed effects stay (nearly) what they are. It does not show that the groups are equal.")
+        advice.append(
+            "Report it, or drop the term: the fixed effects stay (nearly) what they are. It does not show that the groups are equal."
+        )
     if correlations:
         said.append(f"the correlation of {listed(correlations)} is estimated at its limit: the data cannot tell the two apart")
         advice.append("Write `||` instead of `|` to leave the correlation out, or drop the slope.")

@@ -13,7 +13,6 @@ Source: Fai & Cornelius (1996); Kuznetsova, Brockhoff & Christensen (2017) §2 (
 
 from __future__ import annotations
 
-import math
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -21,7 +20,7 @@ from attrs import frozen
 
 from ..errors import FitFailed, Refused
 from ..estimate.lmm import Prepared, prepare
-from ..kernels import blocks, profiled
+from ..kernels import profiled
 from ..kernels.information import Information, information
 from ..kernels.intervals import f_tail
 from ..kernels.linalg import independent_of_earlier
@@ -29,7 +28,7 @@ from ..kernels.optimize import differences
 from ..kernels.profiled import Point
 from ..state.design import Problem
 from ..state.fit import FitState
-from ..types import Floats
+from ..types import Array, Floats
 
 STEP = 0.02  # of the differences of the gradient, in standard errors of θ: error about STEP⁴ with one Richardson step
 FLAT = 1e-7  # eigenvalue of the Hessian (unit diagonal) below which the likelihood does not see a direction
@@ -51,7 +50,7 @@ class FTest:
 class VarianceOfVariance:
     """root (p, p): V = σ² root rootᵀ.   slopes (t + 1, p, p): ∂V/∂(θ, σ) = root slope rootᵀ.   vcov (t + 1, t + 1) of (θ, σ)."""
 
-    root: Floats
+    root: Array
     slopes: Floats
     vcov: Floats
     sigma: float
@@ -59,9 +58,12 @@ class VarianceOfVariance:
 
 @frozen(eq=False)
 class Adjusted:
-    """root (p, p): V = root rootᵀ.   adjusted (p, p) = I + 2 U: V_A = root adjusted rootᵀ.   slope (r, p, p), W (r, r) as in `information`."""
+    """root (p, p): V = root rootᵀ.   adjusted (p, p) = I + 2U: V_A = root adjusted rootᵀ.
 
-    root: Floats
+    slope (r, p, p) as in `kernels.information`;   W (r, r)  covariance of the variances
+    """
+
+    root: Array
     adjusted: Floats
     slope: Floats
     W: Floats
@@ -98,7 +100,7 @@ def satterthwaite_test(problem: Problem, fit: FitState, L: Floats, distance: Flo
     else:
         E = float((nu / (nu - 2)).sum())
         df2 = 2 * E / (E - q)
-    return FTest(F, q, df2, float(f_tail(F, q, df2)))
+    return FTest(F, q, df2, float(f_tail(np.asarray(F), np.asarray(q), np.asarray(df2))))
 
 
 def variance_of_variance(problem: Problem, fit: FitState) -> VarianceOfVariance:
@@ -194,7 +196,7 @@ def kenward_roger_test(problem: Problem, fit: FitState, L: Floats, distance: Flo
     A2 = float(np.einsum("rij,rs,sji->", inside, parts.W, inside))
     scaling, df2 = scaled_f(A1, A2, q)
     F = float(distance @ np.linalg.solve(A @ parts.adjusted @ A.T, distance)) / q * scaling
-    return FTest(F, q, df2, float(f_tail(F, q, df2)), scaling)
+    return FTest(F, q, df2, float(f_tail(np.asarray(F), np.asarray(q), np.asarray(df2))), scaling)
 
 
 def scaled_f(A1: float, A2: float, q: int) -> tuple[float, float]:
