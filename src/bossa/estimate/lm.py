@@ -28,6 +28,7 @@ def accepts(problem: Problem) -> bool:
 def fit_lm(problem: Problem) -> FitState:
     """Least squares on the problem's design; σ is nan where no residual degree of freedom is left."""
     design = problem.design
+    assert design.y is not None
     W = design.total_weights
     y = design.y if design.offset is None else design.y - design.offset
     solution = lstsq(design.X, y, W)
@@ -96,7 +97,7 @@ def _outcome(design: Design, fitted: np.ndarray, variance: float, null: float) -
             advice="Use fewer terms or more rows; estimates have no standard errors.",
         )
     if variance <= 1e-30 * sum_of_squares(fitted, design.total_weights) / design.n:
-        what = "The response is constant" if np.ptp(design.y) == 0 else "Every point is hit up to rounding"
+        what = "The response is constant" if np.ptp(np.asarray(design.y)) == 0 else "Every point is hit up to rounding"
         return Outcome(
             status="suspect",
             message=f"{what}: σ and all tests are rounding error.",

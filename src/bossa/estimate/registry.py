@@ -4,8 +4,8 @@ An estimator is one function `fit(problem) -> FitState`, registered by
 
     @estimator("lm", accepts=predicate)
 
-Modules are imported in the order of MODULES until one accepts, so a linear model never loads the others. `many(problem, plan)` refits a
-whole plan of replicates at once, where an estimator has a faster way than one by one.
+Modules are imported in the order of PLAIN, or MIXED where there are random effects, until one accepts: a linear model never loads the
+others. `many(problem, plan)` refits a whole plan of replicates at once, where an estimator has a faster way than one by one.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from ..errors import NotYet
 from ..state.design import Problem
 from ..state.fit import FitState
 
-MODULES = ("lm", "glm", "lmm")
+PLAIN, MIXED = ("lm", "glm"), ("lmm", "glmm")
 
 
 @frozen
@@ -46,10 +46,10 @@ def estimator(name: str, *, accepts: Callable[[Problem], bool], many: Callable[.
     return register
 
 
-def _estimators() -> Iterator[Estimator]:
+def _estimators(problem: Problem) -> Iterator[Estimator]:
     """Those already registered first; then the modules not yet imported."""
     seen: set[str] = set()
-    for module in (None, *MODULES):
+    for module in (None, *(PLAIN if problem.design.random is None else MIXED)):
         if module is not None:
             import_module(f"{__package__}.{module}")
         for name in [n for n in ESTIMATORS if n not in seen]:
@@ -59,23 +59,22 @@ def _estimators() -> Iterator[Estimator]:
 
 def named(name: str) -> Estimator:
     """The estimator of a fit, its module imported if need be (a worker process starts without it)."""
-    return next(e for e in _estimators() if e.name == name)
+    if name not in ESTIMATORS:
+        import_module(f"{__package__}.{name}")
+    return ESTIMATORS[name]
 
 
 def choose(problem: Problem) -> Estimator:
     """The estimator that accepts the problem; NotYet, by name, where none does."""
-    for candidate in _estimators():
+    for candidate in _estimators(problem):
         if candidate.accepts(problem):
             return candidate
-    where = f"model({problem.spec.formula!r})"
+    what = f"family {problem.family.name!r} with link {problem.link.name!r}"
     if problem.design.random is not None:
-        terms = ", ".join(f"(… | {t.factor})" for t in problem.design.random.terms)
-        raise NotYet(
-            f"models with random effects are not built yet: {terms}.",
-            where=where,
-            do="Leave the bars out, with the group as a factor or errors='cluster'.",
-        )
-    raise NotYet(f"family {problem.family.name!r} with link {problem.link.name!r} is not built yet.", where=where)
+        what += " and random effects"
+    if problem.prior is not None:
+        what += " and a prior"
+    raise NotYet(f"{what} is not built yet.", where=f"model({problem.spec.formula!r})")
 
 
 def fit(problem: Problem) -> tuple[Problem, FitState]:

@@ -10,7 +10,6 @@ Source: Wald (1943); van der Vaart (1998) ch. 3 for the delta method. The covari
 
 from __future__ import annotations
 
-from importlib import import_module
 from typing import Any
 
 import numpy as np
@@ -18,6 +17,7 @@ from attrs import evolve, frozen
 
 from ..errors import NotYet, OptionError, Refused
 from ..explore.diagnose import is_linear
+from ..kernels import multiplicity
 from ..kernels.intervals import t_limits, t_tail
 from ..state.design import Problem
 from ..state.fields import choice
@@ -128,7 +128,9 @@ def _reference(c: Covariance, df: np.ndarray) -> str:
         return "reference: z (normal)"
     if len(known) == 0:
         return "reference: none, no degree of freedom is left"
-    name = {"clusters": "clusters − 1", "residual": "residual", "satterthwaite": "Satterthwaite"}.get(c.rule, c.rule)
+    name = {"clusters": "clusters − 1", "residual": "residual", "satterthwaite": "Satterthwaite", "kenward-roger": "Kenward–Roger"}.get(
+        c.rule, c.rule
+    )
     low, high = known.min(), known.max()
     number = f"{low:.4g}" if low == high else f"{low:.4g} to {high:.4g}"
     return f"reference: t with {number} df ({name})"
@@ -147,6 +149,7 @@ def _carried(state: InferenceState, target: Target, estimate: np.ndarray) -> Inf
     back = target.back
     if back is None:
         return state
+    assert state.interval is not None
     with np.errstate(over="ignore", divide="ignore", invalid="ignore"):
         ends = np.stack([np.asarray(back.function(row)) for row in state.interval])
         slope = np.asarray(back.slope(estimate))
@@ -166,10 +169,12 @@ def _adjusted(state: InferenceState, target: Target, tested: tuple, asked: Any, 
     plain = isinstance(asked, str) and (asked.lower() == "none" or (asked.lower() == "auto" and target.contrast is None))
     if plain:
         return state
-    multiplicity = import_module("bossa.kernels.multiplicity")
     method = multiplicity.resolve_method(asked, target.contrast)
     if method == "none" or len(estimate) == 0:
         return state
+    assert state.statistic is not None
+    assert state.df is not None
+    assert state.level is not None
     correlation = None
     if method in ("scheffe", "dunnett", "mvt") and len(J) <= LARGEST_VCOV:
         A = J @ root
@@ -186,7 +191,7 @@ def _adjusted(state: InferenceState, target: Target, tested: tuple, asked: Any, 
         contrast=target.contrast,
     )
     found = multiplicity.adjust(tests, method, state.level)
-    lower = estimate - found.critical * spread if side != "less" else state.interval[0]
-    upper = estimate + found.critical * spread if side != "greater" else state.interval[1]
+    lower = estimate - found.critical * spread if side != "less" else np.full_like(spread, -np.inf)
+    upper = estimate + found.critical * spread if side != "greater" else np.full_like(spread, np.inf)
     options = state.options | {"adjust": found.method}
     return evolve(state, p_value=found.p_value, interval=np.stack((lower, upper)), notes=(*state.notes, found.note), options=options)

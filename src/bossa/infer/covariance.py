@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from attrs import field, frozen
 
-from ..errors import NotYet, OptionError, Refused
+from ..errors import OptionError, Refused
 from ..explore import diagnose
 from ..kernels import sandwich
 from ..kernels.linalg import cholesky_factor, row_blocks
@@ -33,13 +33,35 @@ LARGEST_CLUSTER = 4_000  # CR2 of a GLM decomposes an n_g × n_g matrix per clus
 
 @frozen(eq=False)
 class MixedDf:
-    """Satterthwaite degrees of freedom of a linear mixed model, found by `infer/df.py` when first asked for."""
+    """Degrees of freedom of a linear mixed model's contrasts, by `infer/df.py`: imported when first asked for.
+
+    rule  "satterthwaite" | "kenward-roger"
+    """
 
     problem: Problem
     fit: FitState
+    rule: str
 
     def df(self, rows: np.ndarray) -> np.ndarray:
-        return import_module(f"{__package__}.df").satterthwaite(self.problem, self.fit, rows)
+        module = import_module(f"{__package__}.df")
+        if self.rule == "satterthwaite":
+            return module.satterthwaite(self.problem, self.fit, rows)
+        return module.kenward_roger(self.problem, self.fit, rows)[1]
+
+    def root(self) -> np.ndarray:
+        """Root of the covariance: the fit's own, or Kenward and Roger's."""
+        if self.rule == "satterthwaite":
+            return _root(self.fit)
+        nothing = np.empty((0, len(self.fit.coef)))
+        return cholesky_factor(import_module(f"{__package__}.df").kenward_roger(self.problem, self.fit, nothing)[0]).T
+
+    def test(self, L: np.ndarray, distance: np.ndarray) -> tuple[int, float, float, float]:
+        """df1, df2, F and p of the hypothesis that `distance` (q,), with Jacobian L (q, p), is 0."""
+        module = import_module(f"{__package__}.df")
+        found = (module.satterthwaite_test if self.rule == "satterthwaite" else module.kenward_roger_test)(
+            self.problem, self.fit, L, distance
+        )
+        return found.df1, found.df2, found.F, found.p_value
 
 
 @frozen(kw_only=True, eq=False)
@@ -131,12 +153,9 @@ def _kind(problem: Problem) -> str:
 def _model_based(problem: Problem, fit: FitState, df: str) -> Covariance:
     mixed = problem.design.random is not None
     linear_mixed = mixed and diagnose.is_linear(problem)
-    if linear_mixed and df in ("auto", "satterthwaite"):
-        return Covariance(
-            root=_root(fit), errors="iid", rule="satterthwaite", number=math.nan, parts=MixedDf(problem, fit), notes=("df: Satterthwaite",)
-        )
-    if linear_mixed and df == "kenward-roger":
-        raise NotYet("Kenward–Roger degrees of freedom are not built yet.", where=f"df={df!r}", do="Use df='satterthwaite'.")
+    if linear_mixed and df in ("auto", "satterthwaite", "kenward-roger"):
+        parts = MixedDf(problem, fit, "satterthwaite" if df == "auto" else df)
+        return Covariance(root=parts.root(), errors="iid", rule=parts.rule, number=math.nan, parts=parts)
     auto = "residual" if fit.dispersion_estimated and not mixed else "inf"
     rule, number = _number(problem, fit, df, auto, "iid")
     return Covariance(root=_root(fit), errors="iid", rule=rule, number=number, notes=("errors: as the model assumes (iid)",))
@@ -144,7 +163,7 @@ def _model_based(problem: Problem, fit: FitState, df: str) -> Covariance:
 
 def _root(fit: FitState) -> np.ndarray:
     """C with C Cᵀ = vcov: from the factor of XᵀWX where the fit has one, which keeps twice the digits."""
-    if isinstance(fit.engine, np.ndarray):
+    if fit.estimator in ("lm", "glm") and isinstance(fit.engine, np.ndarray):
         return fit.sigma * np.linalg.inv(fit.engine)
     if not np.isfinite(fit.vcov).all():
         return np.full_like(fit.vcov, np.nan)
@@ -187,7 +206,7 @@ def _clustered(problem: Problem, fit: FitState, kind: str, cluster: Any, df: str
 def _cr2(problem: Problem, fit: FitState, codes: np.ndarray) -> sandwich.BellMcCaffrey:
     """CR2 with rows written out as often as their counts say; the working covariance is the GLM's own, 1 for a linear model."""
     design, R = problem.design, diagnose.factor(problem, fit)
-    X, y, mu, weights, eta = design.X, design.y, fit.mu, design.weights, fit.eta
+    X, y, mu, weights, eta = design.X, np.asarray(design.y), fit.mu, design.weights, fit.eta
     if design.freq is not None:
         if (design.freq != np.round(design.freq)).any():
             raise Refused("freq_weights are not whole numbers.", where="errors='CR2'", do="Use errors='CR1'.")

@@ -38,7 +38,7 @@ from ..state.fit import FitState
 from ..state.inference import JointTestState
 from ..state.target import Target
 from . import backend
-from .covariance import DF_RULES, ERRORS, Covariance, covariance, degrees
+from .covariance import DF_RULES, ERRORS, Covariance, MixedDf, covariance, degrees
 
 ROMAN = {1: "I", 2: "II", 3: "III"}
 SAME_DIRECTION = 1e-9  # what must be left of a unit row of L after the earlier ones
@@ -161,14 +161,17 @@ def joint_hypothesis(
 def wald(c: Covariance, L: np.ndarray, distance: np.ndarray) -> Result:
     """F or χ² test that `distance` (q,), an estimate with Jacobian L (q, p), is 0.
 
-    Dependent rows of L count once. Where every contrast has its own degrees of freedom df2 is Fai and Cornelius's, and with one
-    variance per cell Johansen's.
+    Dependent rows of L count once. Where every contrast has its own degrees of freedom df2 is Fai and Cornelius's, with one variance per
+    cell Johansen's, and for linear mixed models that of `infer/df.py`.
     """
     free = independent_of_earlier(L.T, SAME_DIRECTION)
     L, distance = L[free], distance[free]
     q = len(L)
     if q == 0:
         return NOTHING
+    if isinstance(c.parts, MixedDf):
+        df1, df2, F, p_value = c.parts.test(L, distance)
+        return Result(df1, df2, F, p_value)
     A = L @ c.root
     size = np.sqrt(np.einsum("ij,ij->i", A, A))
     if not (np.isfinite(size).all() and (size > 0).all()):

@@ -14,14 +14,14 @@ from ..types import Array, Floats
 SIDES = ("two-sided", "less", "greater")
 
 
-def t_cdf(t: Array, df: Array) -> Floats:
+def t_cdf(t: Array | float, df: Array | float) -> Floats:
     """P(T ≤ t) for Student's t; z where df is inf, nan where df is not positive.   t, df broadcast."""
     t, df = np.broadcast_arrays(np.asarray(t, float), np.asarray(df, float))
     finite = np.isfinite(df)
     return np.where(finite, stdtr(np.where(finite, df, 1.0), t), np.where(np.isnan(df), np.nan, ndtr(t)))
 
 
-def t_quantile(probability: float, df: Array) -> Floats:
+def t_quantile(probability: float, df: Array | float) -> Floats:
     """The t with P(T ≤ t) = probability.   df (K,) → (K,)."""
     df = np.asarray(df, float)
     finite = np.isfinite(df)
@@ -29,14 +29,14 @@ def t_quantile(probability: float, df: Array) -> Floats:
     return np.where(finite, stdtrit(np.where(finite, df, 1.0), probability), z)
 
 
-def t_tail(statistic: Array, df: Array, side: str = "two-sided") -> Floats:
+def t_tail(statistic: Array | float, df: Array | float, side: str = "two-sided") -> Floats:
     """p-value of a t or z statistic against the alternative `side`.   statistic (K,), df (K,) → (K,)."""
     if side == "two-sided":
         return np.minimum(2 * t_cdf(-np.abs(statistic), df), 1.0)
     return t_cdf(statistic if side == "less" else -np.asarray(statistic, float), df)
 
 
-def f_tail(statistic: Array, df1: Array, df2: Array) -> Floats:
+def f_tail(statistic: Array | float, df1: Array | float, df2: Array | float) -> Floats:
     """P(F ≥ statistic); χ² with df1 degrees of freedom of df1 · statistic where df2 is inf."""
     x, df1, df2 = np.broadcast_arrays(*(np.asarray(a, float) for a in (statistic, df1, df2)))
     finite = np.isfinite(df2)

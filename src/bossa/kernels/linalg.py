@@ -19,7 +19,7 @@ from collections.abc import Iterator
 import numpy as np
 from attrs import frozen
 
-from ..types import Bools, Floats
+from ..types import Array, Bools, Floats
 
 RANK_TOL = 1e-11  # what must be left of a unit column after the earlier ones (NIST's Filip has 2e-10)
 GRAM_ROWS = 5_000  # from here on the Gram matrix is tried first
@@ -63,6 +63,11 @@ def weighted_gram(X: Floats, weights: Floats | None = None, y: Floats | None = N
     return G, None if y is None else X.T @ (weights * y)
 
 
+def upper(A: Array) -> Floats:
+    """R (min(n, p), p) of A = QR, by Householder reflections without pivoting."""
+    return np.asarray(np.linalg.qr(A, mode="r"), dtype=float)
+
+
 def triangular(X: Floats, weights: Floats | None = None, y: Floats | None = None) -> Floats:
     """Upper triangular factor of √W [X y], by Householder QR of row blocks whose factors are stacked and factored again.
 
@@ -78,7 +83,7 @@ def triangular(X: Floats, weights: Floats | None = None, y: Floats | None = None
         block = X[rows] if y is None else np.column_stack((X[rows], y[rows]))
         if root is not None:
             block = block * root[rows, None]
-        R = np.linalg.qr(np.concatenate((R, block)) if R.size else block, mode="r")
+        R = upper(np.concatenate((R, block)) if R.size else block)
     return R
 
 
@@ -161,21 +166,22 @@ def lstsq(X: Floats, y: Floats, weights: Floats | None = None, tol: float = RANK
     """
     n, p = X.shape
     kept = np.ones(p, dtype=bool)
-    R, coef = None, np.zeros(p)
+    R = None
     if n >= GRAM_ROWS:
         G, c = weighted_gram(X, weights, y)
         R = well_conditioned_factor(G)
-        if R is not None:
-            coef = solve_factored(R, c)
-    if R is None:
+    if R is not None:
+        assert c is not None
+        coef = solve_factored(R, c)
+    else:
         full = triangular(X, weights, y)
         R, Qy = full[:p, :p], full[:p, p]
         if len(R) < p or (np.abs(np.diag(R)) <= tol * lengths(R)).any():
             kept = independent_of_earlier(full[:, :p], tol)
             rank = int(kept.sum())
-            small = np.linalg.qr(np.column_stack((full[:, :p][:, kept], full[:, p])), mode="r")
+            small = upper(np.column_stack((full[:, :p][:, kept], full[:, p])))
             R, Qy, X = small[:rank, :rank], small[:rank, rank], X[:, kept]
-        coef = np.linalg.solve(R, Qy)
+        coef = np.asarray(np.linalg.solve(R, Qy), dtype=float)
     coef, residual = refined(coef, R, X, y, weights)
     return LeastSquares(coef, R, kept, residual)
 

@@ -17,17 +17,17 @@ from __future__ import annotations
 import numpy as np
 from attrs import frozen
 
-from ..types import Floats, Ints
-from .linalg import row_blocks
+from ..types import Array, Floats, Ints
+from .linalg import row_blocks, upper
 
 HC_KINDS = ("HC0", "HC1", "HC2", "HC3", "HC4")
 CLUSTER_KINDS = ("CR0", "CR1", "CR1S", "CR2")
 ZERO_EIGENVALUE = 1e-12  # of I − H_g: below it a direction of the cluster is fitted exactly and carries no residual
 
 
-def compact_root(root: Floats) -> Floats:
+def compact_root(root: Array) -> Array:
     """The same covariance C Cᵀ from at most p columns.   (p, m) → (p, min(p, m))"""
-    return np.linalg.qr(root.T, mode="r").T if root.shape[1] > root.shape[0] else root
+    return upper(root.T).T if root.shape[1] > root.shape[0] else root
 
 
 def symmetric_root(M: Floats) -> Floats:
@@ -42,9 +42,7 @@ def hc_powers(kind: str, h: Floats, n: float, p: int) -> Floats | float:
         return 1.0
     if kind == "HC1":
         return n / (n - p)
-    exponent = {"HC2": 1.0, "HC3": 2.0}.get(kind)
-    if exponent is None:
-        exponent = np.minimum(4.0, n * h / p)
+    exponent = {"HC2": 1.0, "HC3": 2.0}[kind] if kind != "HC4" else np.minimum(4.0, n * h / p)
     with np.errstate(divide="ignore"):
         return (1.0 - h) ** -exponent
 
@@ -97,12 +95,12 @@ class BellMcCaffrey:
     alpha_g = Q_gᵀ a_g,  beta_g = Q_gᵀ W_g Φ_g a_g,  gram_g: a_gᵀ Φ_g a_g,  omega = Qᵀ W Φ W Q.
     """
 
-    root: Floats
-    inverse: Floats
-    alpha: Floats
-    beta: Floats
-    gram: Floats
-    omega: Floats
+    root: Array
+    inverse: Array
+    alpha: Array
+    beta: Array
+    gram: Array
+    omega: Array
 
     def df(self, rows: Floats) -> Floats:
         """Satterthwaite degrees of freedom of the contrasts `rows` (K, p): 2 E(V̂)²/Var(V̂) under the working model.
@@ -153,10 +151,10 @@ def cr2(X: Floats, R: Floats, residuals: Floats, weights: Floats | None, codes: 
     ends = np.cumsum(np.bincount(codes, minlength=groups))
     own_weights = weights is not None and phi is None  # otherwise W Φ = 1
     omega = np.eye(p)
-    if own_weights:
+    if weights is not None and phi is None:
         omega = np.zeros((p, p))
-        for rows in row_blocks(*X.shape):
-            WQ = (X[rows] @ inverse) * weights[rows, None]
+        for block in row_blocks(*X.shape):
+            WQ = (X[block] @ inverse) * weights[block, None]
             omega += WQ.T @ WQ
     sums = np.empty((p, groups))
     alpha, beta, gram = (np.empty((groups, p, p)) for _ in range(3))
@@ -202,8 +200,8 @@ def _inverse_root(value: Floats) -> Floats:
 class CellVariances:
     """One variance per cell of a model saturated in its cells: root (p, cells), and df (cells,) of the cells' variances."""
 
-    root: Floats
-    cell_df: Floats
+    root: Array
+    cell_df: Array
 
     def df(self, rows: Floats) -> Floats:
         """Welch–Satterthwaite degrees of freedom of the contrasts `rows` (K, p).
@@ -230,7 +228,7 @@ def cell_variances(
     count, total, squares = (np.bincount(codes, weights=v, minlength=len(cells)) for v in (f, f * w, f * w * residuals**2))
     with np.errstate(divide="ignore", invalid="ignore"):  # a cell of one row: nan, and df 0
         variance = squares / (count - 1) / total
-    return CellVariances(np.linalg.inv(cells) * np.sqrt(variance), count - 1)
+    return CellVariances(np.linalg.inv(cells) * np.sqrt(variance), count - 1.0)
 
 
 def welch_james(A: Floats, cell_df: Floats) -> tuple[float, float]:
