@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from bossa import load_dataset, model
-from bossa.errors import BossaError, NotFitted, NotYet, Refused, UnknownOption
+from bossa.errors import BossaError, FormulaError, NotFitted, NotYet, Refused, UnknownOption
 
 MTCARS = load_dataset("mtcars")
 VERBS = {
@@ -53,6 +53,9 @@ def said(m, verb):
         assert m.fit_state is None
     except (Refused, UnknownOption):
         assert m.focus is not None
+    except FormulaError:
+        assert verb == "update"
+        assert "hp" not in m.spec.formula
     return m
 
 
