@@ -1,14 +1,517 @@
-"""Effects of a fit: a query becomes a Target."""
+"""Which numbers does a query ask for? Marginal means, slopes and contrasts of a fit, as a `Target` over its coefficients.
+
+    explore(problem, fit, query, …)  →  EffectsState
+
+A query is resolved to axes (`grid`), the axes to rows of the design, and the rows to a pipeline. With M the weighted means of the
+design's rows in each cell (of their derivatives, for slopes), C the contrasts, g the link and h its inverse:
+
+    scale      means                                    contrasts                    slopes
+    link       M β                                      C M β                        M′β
+    response   h(M β): tested before h, shown through   C mean(h(Xβ))                mean(h′(Xβ) X′β)
+    regrid     mean(h(Xβ)), everything after h          the same                     the same
+
+Ratios are differences of logs shown through exp (C log …), odds ratios of logits, lift is a ratio less one; under a log (logit) link they
+are exp(C M β), as in emmeans. Averages over the data (`average="observed"`) take means after h, as marginaleffects does.
+
+Source: Searle, Speed & Milliken (1980); Lenth (2016); Arel-Bundock, Greifer & Heiss (2024) for averages over the data.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from ..errors import NotYet
+import numpy as np
+import polars as pl
+from attrs import evolve, field, frozen
+
+from ..design.encoder import Encoder
+from ..errors import NotYet, OptionError, Refused, UnknownOption
+from ..kernels.link import IDENTITY, LINKS, LOG, LOGIT, Link
 from ..state.design import Problem
 from ..state.fit import FitState
 from ..state.inference import EffectsState
+from ..state.spec import Call
+from ..state.target import Average, Each, Linear, RowBlock, Target, add_by_cell
+from ..types import Floats
+from . import grammar
+from .derivative import rates
+from .grid import Asked, Population, Reference, blocks, cell_table, checked_at, grid, population, resolve, series
+
+AVERAGES = ("grid", "observed")
+WEIGHTS = ("equal", "proportional", "outer", "cells", "flat")
+SCALES = ("auto", "link", "response", "regrid")
+COMPARISONS = ("difference", "ratio", "odds_ratio", "lift")
+PROPORTIONS = ("binomial", "quasibinomial")
+SHOWN_GRID = 2_000  # rows of a grid that is kept for show
 
 
-def explore(problem: Problem, fit: FitState, query: str, **options: Any) -> EffectsState:
-    raise NotYet("effects are being built.", where="explore()", do="Use .params.")
+@frozen(kw_only=True)
+class Options:
+    """How a query is to be answered: the arguments of explore(), checked."""
+
+    average: str = "grid"
+    weights: str = "equal"
+    scale: str = "auto"
+    compare: str = "difference"
+
+
+def explore(
+    problem: Problem,
+    fit: FitState,
+    query: str,
+    *,
+    at: Any = None,
+    by: Any = None,
+    average: str | None = None,
+    weights: str = "equal",
+    scale: str = "auto",
+    compare: str = "difference",
+    varying: str = "exclude",
+    inverse_transforms: bool = True,
+) -> EffectsState:
+    """The answer to a query: its Target and estimates.
+
+    at       {"x": [1, 2]}: values of variables;  by: column(s) within which to answer, as conditions after "~"
+    average  "grid" | "observed";  weights of the grid's combinations; None is "grid"
+    scale    "auto": link for contrasts and slopes, response for means;  "link" | "response" | "regrid", see the module
+    compare  "difference" | "ratio" | "odds_ratio" | "lift"
+    varying  "exclude" the random effects | "include"
+    inverse_transforms  False: values are those of the transform in the formula (center(x)), not of the column
+    """
+    average = average or "grid"
+    given = {"average": (average, AVERAGES), "weights": (weights, WEIGHTS), "scale": (scale, SCALES), "compare": (compare, COMPARISONS)}
+    for name, (value, among) in {**given, "varying": (varying, ("exclude", "include"))}.items():
+        if value not in among:
+            raise UnknownOption(value, among, where="explore()", kind=name)
+    if varying == "include":
+        raise _no_varying(problem)
+    options = Options(average=average, weights=weights, scale=scale, compare=compare)
+    parsed = with_groups(grammar.parse(query), by)
+    reference = Reference(problem=problem, query=parsed, raw=inverse_transforms)
+    reference = evolve(reference, at=checked_at(reference, at))
+    asked = resolve(reference, sign="-" if compare == "difference" else "/", groups=average == "observed")
+    target = Question(reference=reference, asked=asked, options=options).target()
+    return EffectsState(query=query, target=target, estimate=target_estimate(target, fit.coef))
+
+
+def target_estimate(target: Target, coef: Floats) -> Floats:
+    """The numbers as shown, (K,); NaN where nothing can be estimated."""
+    value = target.value(coef)
+    shown = value if target.back is None else np.asarray(target.back.value(value))
+    return shown if target.estimable is None else np.where(target.estimable, shown, np.nan)
+
+
+def _no_varying(problem: Problem) -> Exception:
+    if problem.design.random is None:
+        return Refused("this model has no random effects to include.", where="explore(varying='include')", do="Leave varying= out.")
+    return NotYet("effects that include the random effects are not built yet.", where="explore()", do="Use varying='exclude'.")
+
+
+def with_groups(query: grammar.Query, by: Any) -> grammar.Query:
+    """The query with the columns of `by=` as further conditions."""
+    if by is None:
+        return query
+    names = [by] if isinstance(by, str) else list(by) if isinstance(by, (list, tuple)) else [None]
+    if not names or not all(isinstance(n, str) for n in names):
+        raise OptionError(f"by={by!r} is not the name of a column, or a list of names.", where="explore()", do='Write by="sex".')
+    more = tuple(grammar.Means(grammar.Variable(n, 0)) for n in names)
+    return evolve(query, text=f"{query.text}, by={', '.join(names)}", conditions=(*query.conditions, *more))
+
+
+# ---------------------------------------------------------------- rows to average over
+@frozen(kw_only=True, eq=False)
+class HeldRows:
+    """Rows of a grid, in memory."""
+
+    block: RowBlock
+
+    def blocks(self) -> Iterator[RowBlock]:
+        yield self.block
+
+
+@frozen(kw_only=True, eq=False)
+class ObservedRows:
+    """Rows of the data, encoded block by block each time they are read.
+
+    X, offset  the design's own rows, where nothing is set;  null (P, d) directions that the data cannot estimate, or None
+    """
+
+    encoder: Encoder
+    people: Population
+    kept: np.ndarray
+    slope: str | None = None
+    null: Floats | None = None
+    X: Any = None
+    offset: Any = None
+
+    def blocks(self) -> Iterator[RowBlock]:
+        people = self.people
+        for code, values, shifts in people.settings:
+            untouched = not values and not shifts and self.null is None and self.X is not None
+            for rows in blocks(len(people.group)):
+                frame = None if untouched and self.slope is None else self.changed(people.frame[rows], values, shifts)
+                cell = people.group[rows] + code
+                weight = None if people.weight is None else people.weight[rows]
+                yield self.block(frame, people.index[rows] if untouched else None, cell, weight)
+
+    def changed(self, frame: pl.DataFrame, values: Mapping[str, Any], shifts: Mapping[str, float]) -> pl.DataFrame:
+        known = self.encoder.variables
+        new = [series(known[n], [v]).new_from_index(0, frame.height) for n, v in values.items()]
+        frame = frame.with_columns(new) if new else frame
+        return frame.with_columns(pl.col(n).cast(pl.Float64) + amount for n, amount in shifts.items()) if shifts else frame
+
+    def block(self, frame: pl.DataFrame | None, own: np.ndarray | None, cell: np.ndarray, weight: np.ndarray | None) -> RowBlock:
+        if own is not None:
+            whole = len(own) == own[-1] - own[0] + 1 if len(own) else True
+            rows: Any = slice(own[0], own[-1] + 1) if whole and len(own) else own
+            X, offset, full = self.X[rows], None if self.offset is None else self.offset[rows], None
+        else:
+            encoded = self.encoder.rows(frame)
+            full = np.asarray(encoded.X)
+            X, offset = full if self.kept.all() else full[:, self.kept], encoded.offset
+        return encoded_block(self, frame, full, X, offset, cell, weight)
+
+
+def encoded_block(
+    source: Any, frame: pl.DataFrame | None, full: Floats | None, X: Floats, offset: Floats | None, cell: np.ndarray, weight: Floats | None
+) -> RowBlock:
+    """A block with its rates, if a slope is asked, and what lies beyond the data."""
+    rate = moving = rate_offset = beyond = None
+    if source.slope is not None:
+        D, rate_offset = rates(source.encoder, frame, source.slope)
+        moving = np.flatnonzero(D[:, source.kept].any(axis=0))
+        rate = D[:, source.kept][:, moving]
+        beyond = None if source.null is None else np.hstack((full @ source.null, D @ source.null))
+    elif source.null is not None:
+        beyond = full @ source.null
+    return RowBlock(cell=cell, X=X, offset=offset, weight=weight, rate=rate, moving=moving, rate_offset=rate_offset, beyond=beyond)
+
+
+def null_space(problem: Problem) -> Floats | None:
+    """Orthonormal directions (P, d) of the coefficients that the data say nothing about; None: the design has full rank."""
+    kept = np.asarray(problem.design.kept)
+    if kept.all():
+        return None
+    if problem.data is None:
+        raise NotYet("which effects are estimable needs the rows of the data here.", where="explore()", do="Fit the model again.")
+    X = np.asarray(problem.encoder.rows(problem.data).X)
+    share = np.linalg.lstsq(X[:, kept], X[:, ~kept], rcond=None)[0]
+    out = np.zeros((len(kept), int((~kept).sum())))
+    out[kept], out[~kept] = -share, np.eye(out.shape[1])
+    return np.linalg.qr(out)[0]
+
+
+# ---------------------------------------------------------------- from rows to numbers
+@frozen(kw_only=True, eq=False)
+class Question:
+    """A resolved query and how to answer it."""
+
+    reference: Reference
+    asked: Asked
+    options: Options
+    outer: Link = field()
+
+    @outer.default
+    def _outer(self) -> Link:
+        """The link in the broad sense: of the family, or the transform of the response."""
+        link = self.reference.problem.link
+        return link if link.name != "identity" else response_link(self.reference.problem)
+
+    @property
+    def kind(self) -> str:
+        if self.asked.contrasts:
+            return "contrasts"
+        return "means" if self.asked.slope is None else "slopes"
+
+    @property
+    def observed(self) -> bool:
+        return self.options.average == "observed"
+
+    @property
+    def scale(self) -> str:
+        """The scale with "auto" resolved."""
+        scale, link = self.options.scale, self.reference.problem.link
+        if self.options.compare != "difference":
+            return "response"
+        if scale == "auto":
+            return "response" if self.kind == "means" and link.name != "identity" else "link"
+        if scale != "link" and self.outer.name == "identity":
+            return "response" if link.name != "identity" else "link"
+        return scale
+
+    def target(self) -> Target:
+        """The Target that answers."""
+        self.check()
+        source, notes, details = self.rows()
+        steps, back = self.steps(source)
+        estimable, reason = self.estimable(source)
+        asked, contrasts = self.asked, self.asked.contrasts
+        return Target(
+            labels=asked.labels(),
+            steps=tuple(steps),
+            kind=self.kind,
+            scale="link" if self.scale == "link" else "response",
+            null=0.0 if back is None else float(np.asarray(back.function(np.zeros(1)))[0]),
+            back=back,
+            estimable=None if estimable.all() else estimable,
+            reason=tuple(reason),
+            family=asked.family(),
+            group_size=np.full(asked.rows, len(contrasts[0].cells)) if len(contrasts) == 1 else None,
+            contrast=None if not contrasts else contrasts[0].method if len(contrasts) == 1 else "interaction",
+            notes=(*notes, *self.said(back), *_not_estimable(reason)),
+            details=details,
+        )
+
+    def check(self) -> None:
+        """Refuse what has no meaning together."""
+        o = self.options
+        if o.compare != "difference":
+            where = f"explore(compare={o.compare!r})"
+            if not self.asked.contrasts:
+                raise OptionError("it says how means are compared, and this query compares none.", where=where, do="Ask pairwise(g).")
+            if self.asked.slope is not None:
+                raise Refused("slopes are compared by differences.", where=where, do="Leave compare= out.")
+            if o.scale == "link":
+                raise OptionError("it is about the response.", where=f"{where[:-1]}, scale='link')", do="Leave scale= out.")
+            unbalanced = np.abs(self.asked.matrix().sum(axis=1)).max() > 1e-9  # type: ignore[union-attr]
+            family = self.reference.problem.family.name
+            if o.compare == "odds_ratio" and family not in PROPORTIONS:
+                raise Refused(f"means of the {family} family have no odds.", where=where, do="Use compare='ratio'.")
+            if unbalanced:
+                raise Refused("the contrast does not sum to zero.", where=where)
+        if self.observed and o.weights != "equal":
+            do = "Leave weights= out, or average='grid'."
+            raise OptionError(f"weights={o.weights!r} is for the balanced grid.", where="explore(average='observed')", do=do)
+        if o.scale in ("response", "regrid") and self.outer.name == "identity":
+            untold_transform(self.reference.problem)
+
+    # ------------------------------------------------------------ rows
+    def rows(self) -> tuple[Any, list[str], dict[str, Any]]:
+        """The rows to average, what to say of them, and the grid for show."""
+        problem, asked, null = self.reference.problem, self.asked, null_space(self.reference.problem)
+        kept = np.asarray(problem.design.kept)
+        if self.observed:
+            people = population(self.reference, asked)
+            X, offset = problem.design.X, problem.design.offset
+            source = ObservedRows(encoder=problem.encoder, people=people, kept=kept, slope=asked.slope, null=null, X=X, offset=offset)
+            return source, [f"averaged over the {len(people.group):,} rows of the data that apply"], {}
+        made = grid(self.reference, asked, self.options.weights)
+        encoded = problem.encoder.rows(made.frame)
+        full = np.asarray(encoded.X)
+        weight = np.nan_to_num(made.weight)
+        plain = ObservedRows(encoder=problem.encoder, people=None, kept=kept, slope=asked.slope, null=null)  # type: ignore[arg-type]
+        block = encoded_block(plain, made.frame, full, full[:, kept], encoded.offset, made.cell, weight)
+        details = {"grid": made.frame.with_columns(pl.Series("weight_bossa", made.weight))} if made.frame.height <= SHOWN_GRID else {}
+        return HeldRows(block=block), _grid_notes(made, self.options.weights), details
+
+    # ------------------------------------------------------------ steps
+    def steps(self, source: Any) -> tuple[list[Any], Each | None]:
+        """The pipeline, and the map through which its values are shown."""
+        C, outer, scale, compare = self.asked.matrix(), self.outer, self.scale, self.options.compare
+        finish = [] if C is None else [Linear(matrix=C, label="contrasts of the means")]
+        if compare != "difference":
+            return self.ratios(source, C)  # type: ignore[arg-type]
+        if scale == "link" or outer.name == "identity":
+            return [self.linear(source, C)], None
+        if self.kind == "means" and scale == "response":
+            if self.observed:
+                there = Each(name=f"the {outer.name} link", function=outer.link, slope=LinkSlope(link=outer))
+                return [self.average(source), there], through(outer)
+            return [self.linear(source, None)], through(outer)
+        return [self.average(source), *finish], None
+
+    def ratios(self, source: Any, C: Floats) -> tuple[list[Any], Each]:
+        """Differences of logs or logits, shown as ratios."""
+        compare, outer = self.options.compare, self.outer
+        back = LIFT if compare == "lift" else RATIO
+        wanted = LOGIT if compare == "odds_ratio" else LOG
+        units = LOGS.get(outer.name) if wanted is LOG else 1.0 if outer.name == "logit" else None
+        if units is not None and not self.observed:
+            step = self.linear(source, C * units)
+            return [step], back
+        means = self.linear(source, None) if outer.name == "identity" else self.average(source)
+        there = Each(name=f"{'log' if wanted is LOG else 'log odds'} of each mean", function=wanted.link, slope=LinkSlope(link=wanted))
+        return [means, there, Linear(matrix=C, label="contrasts of the logs")], back
+
+    def average(self, source: Any) -> Average:
+        link = self.outer
+        what = "slopes of the response" if self.asked.slope is not None else "predicted responses"
+        label = f"weighted means of {what} in each cell"
+        return Average(rows=source, cells=self.asked.cells, function=link.inverse, slope=link.slope, curve=link.curve, label=label)
+
+    def linear(self, source: Any, C: Floats | None) -> Linear:
+        """One Linear step: the weighted means of the rows (of their rates), and contrasts of them."""
+        M, offset = mean_rows(source, self.asked.cells, len(self.reference.problem.design.names))
+        if C is not None:
+            M, offset = C @ M, None if offset is None else C @ offset
+        return Linear(matrix=M, offset=offset, label="L: weighted means of the rows in each cell" + ("" if C is None else ", contrasted"))
+
+    # ------------------------------------------------------------ what can be estimated
+    def estimable(self, source: Any) -> tuple[np.ndarray, list[str]]:
+        """(K,) whether the data determine each row of the result, and why not."""
+        C = self.asked.matrix()
+        straight = self.scale == "link" or self.outer.name == "identity" or (self.kind == "means" and not self.observed)
+        size, weight, beyond = 0.0, np.zeros(self.asked.cells), None
+        for block in source.blocks() if self.observed or source.block.beyond is not None or self.options.weights != "equal" else ():
+            weight += np.bincount(block.cell, block.weight, self.asked.cells)
+            if block.beyond is None:
+                continue
+            size = max(size, float(np.abs(block.X).max(initial=0.0)), float(np.abs(block.rate).max(initial=0.0)) if straight and block.rate is not None else 0.0)
+            part = block.beyond[:, -null_width(source) :] if straight else block.beyond
+            beyond = np.zeros((part.shape[1], self.asked.cells)) if beyond is None else beyond
+            add_by_cell(beyond, part.T if straight else np.abs(part.T), block)
+        bad = (weight == 0) if weight.any() else np.zeros(self.asked.cells, dtype=bool)
+        outside = np.zeros((1, self.asked.cells)) if beyond is None else beyond / np.where(weight > 0, weight, 1.0)
+        if C is not None:
+            bad = (np.abs(C) > 0) @ bad > 0
+            outside = outside @ C.T if straight else outside @ np.abs(C).T
+        ok = ~bad & (np.abs(outside).max(axis=0) <= 1e-8 * max(size, 1.0))
+        return ok, self.reasons(source, ok) if not ok.all() else []
+
+    def reasons(self, source: Any, ok: np.ndarray) -> list[str]:
+        """Why each row of the result that is not estimable is not: the empty cells behind it."""
+        if self.observed or source.block.beyond is None:
+            return ["" if good else "no rows of the data belong to it" for good in ok]
+        names = [n for n in self.reference.names if self.reference.encoder.variables[n].kind != "numeric" or self.reference.encoder.variables[n].values]
+        names, table = cell_table(self.reference, names)
+        gone = np.abs(source.block.beyond).max(axis=1) > 1e-8
+        frame = grid(self.reference, self.asked, self.options.weights).frame.select(names)
+        C = self.asked.matrix()
+        uses = np.eye(self.asked.cells, dtype=bool) if C is None else np.abs(C) > 0
+        out = []
+        for good, cells in zip(ok, uses):
+            rows = np.flatnonzero(gone & cells[source.block.cell]) if not good else []
+            empty = [r for r in (frame.row(int(i)) for i in rows) if not table.get(tuple(r))]
+            texts = dict.fromkeys(", ".join(f"{n} = {v}" for n, v in zip(names, r)) for r in empty)
+            shown = "; ".join(list(texts)[:3]) + (f" and {len(texts) - 3} more" if len(texts) > 3 else "")
+            out.append("" if good else f"no rows of the data have {shown}" if texts else "its coefficients are not determined by the data")
+        return out
+
+    def said(self, back: Each | None) -> list[str]:
+        """The scale, in words."""
+        if self.options.compare != "difference":
+            return [f"compared by {self.options.compare.replace('_', ' ')}, on the {'link' if len(self.asked.axes) and not self.observed else 'response'} scale"]
+        if self.outer.name == "identity":
+            return []
+        if self.scale == "link":
+            name = self.outer.name
+            response = self.reference.problem.link.name == "identity"
+            return [f"on the scale of {self.reference.encoder.spec.response}" if response else f"on the {name} scale"]
+        if back is not None:
+            after = "after" if self.observed else "before"
+            return [f"on the response scale; averaged {after} the inverse {self.outer.name}, tested before it"]
+        return ["on the response scale, before averages and comparisons"]
+
+
+def null_width(source: Any) -> int:
+    """Columns of `beyond` that belong to the last of what it holds (the rates, for slopes)."""
+    null = source.null if isinstance(source, ObservedRows) else None
+    if null is not None:
+        return null.shape[1]
+    width = source.block.beyond.shape[1]
+    return width // 2 if source.block.rate is not None else width
+
+
+def mean_rows(source: Any, cells: int, p: int) -> tuple[Floats, Floats | None]:
+    """Weighted means over the rows of each cell of X and offset, or of their rates: (cells, p) and (cells,) or None."""
+    total, moved, weight = np.zeros((p, cells)), np.zeros((1, cells)), np.zeros(cells)
+    any_offset = False
+    for block in source.blocks():
+        if block.rate is None:
+            add_by_cell(total, block.X.T, block)
+            offset = block.offset
+        else:
+            part = np.zeros((len(block.moving), cells))
+            add_by_cell(part, block.rate.T, block)
+            total[block.moving] += part
+            offset = block.rate_offset
+        if offset is not None:
+            any_offset = True
+            add_by_cell(moved, offset[None], block)
+        weight += np.bincount(block.cell, block.weight, cells)
+    with np.errstate(invalid="ignore"):
+        return np.nan_to_num((total / weight).T), np.nan_to_num((moved / weight)[0]) if any_offset else None
+
+
+def _grid_notes(made: Any, weights: str) -> list[str]:
+    notes = []
+    if made.averaged:
+        kind = {"equal": "equal weights", "flat": "equal weights over the cells that occur"}.get(weights, f"{weights} weights")
+        notes.append(f"averaged over {', '.join(made.averaged)} ({kind})")
+    if made.held:
+        notes.append("held at " + ", ".join(f"{n} = {v:.4g}" if isinstance(v, float) else f"{n} = {v}" for n, v in made.held.items()))
+    return notes
+
+
+def _not_estimable(reason: Sequence[str]) -> list[str]:
+    texts = list(dict.fromkeys(r for r in reason if r))
+    return [f"not estimable: {'; '.join(texts[:3])}"] if texts else []
+
+
+# ---------------------------------------------------------------- links
+@frozen
+class LinkSlope:
+    """dη/dμ of a link, as a function of μ."""
+
+    link: Link
+
+    def __call__(self, mu: Floats) -> Floats:
+        with np.errstate(divide="ignore", invalid="ignore"):
+            return 1 / np.asarray(self.link.slope(self.link.link(mu)))
+
+
+RATIO = Each(name="exp", function=np.exp, slope=np.exp, inverse=LOG.link)
+LIFT = Each(name="exp − 1", function=np.expm1, slope=np.exp, inverse=np.log1p)
+LOGS = {"log": 1.0, "log2": float(np.log(2.0)), "log10": float(np.log(10.0))}  # natural logs in one unit of the scale
+
+
+def through(link: Link) -> Each | None:
+    """The map from the linear predictor to the mean; None for the identity."""
+    if link.name == "identity":
+        return None
+    return Each(name=f"the inverse {link.name}", function=link.inverse, slope=link.slope, inverse=link.link)
+
+
+def _exp10(x: Floats) -> Floats:
+    return np.power(10.0, x)
+
+
+def _slope2(x: Floats) -> Floats:
+    return np.log(2.0) * np.exp2(x)
+
+
+def _curve2(x: Floats) -> Floats:
+    return np.log(2.0) ** 2 * np.exp2(x)
+
+
+def _slope10(x: Floats) -> Floats:
+    return np.log(10.0) * _exp10(x)
+
+
+def _curve10(x: Floats) -> Floats:
+    return np.log(10.0) ** 2 * _exp10(x)
+
+
+RESPONSES = {
+    "log": LOG,
+    "sqrt": LINKS["sqrt"],
+    "log1p": Link(name="log1p", link=np.log1p, inverse=np.expm1, slope=np.exp, curve=np.exp),
+    "log2": Link(name="log2", link=np.log2, inverse=np.exp2, slope=_slope2, curve=_curve2),
+    "log10": Link(name="log10", link=np.log10, inverse=_exp10, slope=_slope10, curve=_curve10),
+}
+
+
+def response_link(problem: Problem) -> Link:
+    """The transform of the response as a link, where the formula names one that can be undone; else the identity."""
+    response = problem.spec.response
+    if isinstance(response, Call) and response.function in RESPONSES and len(response.args) == 1 and not response.kwargs:
+        return RESPONSES[response.function]
+    return IDENTITY
+
+
+def untold_transform(problem: Problem) -> None:
+    """A response made by something that cannot be undone has no response scale but its own."""
+    response = problem.spec.response
+    if isinstance(response, Call) and response.function not in ("cbind", "I") and problem.link.name == "identity":
+        raise Refused(f"{response} cannot be undone here.", where="explore(scale='response')", do="Use scale='link'.")
