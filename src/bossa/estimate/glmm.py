@@ -29,7 +29,6 @@ from ..kernels.irls import Control, Rows
 from ..kernels.linalg import inverse_spd
 from ..kernels.pirls import Mixed
 from ..kernels.response import FREE_SCALE, KNOWN_FAMILIES, THIRD, make_response
-from ..kernels.shapes import THETA_RANGE
 from ..kernels.systems import system
 from ..state.design import Problem
 from ..state.fit import FitState, Outcome
@@ -38,11 +37,13 @@ from . import random
 from .glm import _coordinates, _maximise
 from .lm import dropped_note
 from .lmm import rows_and_counts
-from .marginal import TOL, Maximum, Search, first_shape, first_theta, maximum, pseudo_inverse
+from .marginal import TOL, Maximum, Search, determined, first_shape, first_theta, maximum, pseudo_inverse
 from .registry import estimator
 from .separated import explanation
 
 MAX_ITER = 200
+POISSON_LIKE = 1e5  # θ of the negative binomial from which it is Poisson
+HUGE_SD = 20.0  # of a binomial random effect, on the linear predictor: nearly all its groups have one outcome
 
 
 def accepts(problem: Problem) -> bool:
@@ -69,7 +70,7 @@ class MixedEngine:
 
 @frozen(eq=False)
 class Prepared:
-    """A problem as arrays. basis: X as given is (columns of the search) basis⁻¹, None: the same; direction of separation (p,) or None."""
+    """A problem as arrays: kept (P,) columns of X; the search's columns are X basis, None: X itself."""
 
     model: Mixed
     kept: Bools
@@ -94,7 +95,8 @@ def fit_glmm(problem: Problem) -> FitState:
 def prepare(problem: Problem) -> Prepared:
     """Rows in the order of the random-effects system, X's columns as far as rank allows."""
     design = problem.design
-    assert design.random is not None and design.y is not None
+    assert design.random is not None
+    assert design.y is not None
     kept, basis = _coordinates(design.X)
     X = design.X if kept.all() else design.X[:, kept]
     X = X if basis is None else X @ basis
@@ -225,7 +227,7 @@ def _state(problem: Problem, prepared: Prepared, search: Search, end: Maximum, d
     vcov, trusted = vcov_rx, True
     if not search.joint:
         whole = 2.0 * pseudo_inverse(end.hessian, end.scale)[: search.p, : search.p]
-        trusted = bool(np.isfinite(whole).all() and (np.diag(whole) > 0).all())
+        trusted = determined(end, search.p) and bool((np.diag(whole) > 0).all())
         vcov = basis @ whole @ basis.T if trusted else vcov_rx
     eta, mu, working = (np.empty(design.n) for _ in range(3))
     eta[s.order], mu[s.order], working[s.order] = mode.eta, mode.at.mu, s.each(mode.at.expected * phi)
@@ -247,7 +249,7 @@ def _state(problem: Problem, prepared: Prepared, search: Search, end: Maximum, d
         deviance=float(each.sum() if total is None else total @ each),
         npar=npar,
         df_resid=design.n_obs - npar,
-        theta=x[search.theta] / sigma,
+        theta=np.where(np.abs(x[search.theta]) < 1e-12, 0.0, x[search.theta]) / sigma,
         b=s.modes(mode.b),
         aux=aux,
         outcome=outcome,
@@ -331,20 +333,34 @@ def _verdict(
             "Simplify the random effects; intervals by how='boot' or 'profile' do not need the curvature.",
             ConvergenceWarning,
         )
-    if aux.get("theta", 0.0) >= 0.1 * THETA_RANGE[1] and problem.family.free:
+    if problem.family.free and aux["theta"] >= POISSON_LIKE:
         message = "Given the random effects the counts are no more dispersed than Poisson: θ runs to infinity."
-        return "boundary", message, "Use family='poisson': it is this fit without θ.", BoundaryWarning
+        more, do = random.boundary_words(names) if names else ("", "")
+        return "boundary", f"{message} {more}".strip(), f"Use family='poisson': it is this fit without θ. {do}".strip(), BoundaryWarning
+    if problem.family.name == "binomial" and _largest_sd(end, prepared) > HUGE_SD:
+        message = "Nearly every group has one outcome only, so the random effects' variance runs to infinity."
+        advice = "Coefficients and standard errors depend on how far the search went: treat the groups as fixed."
+        return "suspect", message, advice, ConvergenceWarning
     if names:
         return "boundary", *random.boundary_words(names), BoundaryWarning
     return "ok", f"The likelihood has been maximised, in {end.evaluations} evaluations.", "", None
 
 
-def _boundary_names(problem: Problem, end: Maximum, prepared: Prepared) -> tuple[str, ...]:
+def _factors(end: Maximum, prepared: Prepared) -> Any:
+    """(grouping, T, root mean square of each column of Z) of each grouping."""
     lay = prepared.model.system.lay
     start = len(end.point.x) - lay.t - prepared.model.response.shaped
-    found: list[str] = []
     for g, T in zip(lay.groupings, blocks.factors(lay, end.point.x[start : start + lay.t])):
-        size = np.sqrt(np.square(g.Z).mean(axis=1))
+        yield g, T, np.sqrt(np.square(g.Z).mean(axis=1))
+
+
+def _largest_sd(end: Maximum, prepared: Prepared) -> float:
+    return max(float((np.sqrt(np.square(T).sum(axis=1)) * size).max()) for _, T, size in _factors(end, prepared))
+
+
+def _boundary_names(problem: Problem, end: Maximum, prepared: Prepared) -> tuple[str, ...]:
+    found: list[str] = []
+    for g, T, size in _factors(end, prepared):
         for number, columns in g.members:
             term = problem.design.random.terms[number]  # type: ignore[union-attr]
             found += random.boundary_names(term, T[columns, columns], size[columns])

@@ -23,6 +23,7 @@ from ..kernels.pirls import Marginal, Mixed, hermite, laplace, quadrature
 from ..kernels.response import at_shape, bend, constants
 from ..kernels.systems import Blocked
 from ..types import Floats
+from .lmm import lower_factor
 from .random import SINGULAR
 
 TOL = 1e-10  # gᵀH⁻¹g where the search ends: 1e-5 standard errors; the Newton step that follows leaves none of it
@@ -214,6 +215,7 @@ def maximum(search: Search, x: Floats, tol: float = TOL, max_iter: int = 200) ->
     """The maximum of the likelihood from x; None where it cannot be computed there.
 
     A second start where the search does not converge or ends at a variance of 0, the lower of the two; from a saddle the search goes on.
+    The Hessian is by differences, so saddles in β are seen too (groups of one outcome each can make them).
     """
     found = minimize(search, search.information, x, tol, max_iter)
     if found is None or not found.converged or singular(search, found.x):
@@ -274,12 +276,6 @@ def singular(search: Search, x: Floats) -> bool:
     return any((s < 10 * SINGULAR).any() for _, _, parts in _parts(search, x) for _, (_, s, _), _ in parts)
 
 
-def lower(A: Floats) -> Floats:
-    """Lower triangular L with LLᵀ = AAᵀ and diagonal ≥ 0, A (k, k) of any rank."""
-    L = A.copy() if not np.triu(A, 1).any() else np.tril(np.linalg.qr(A.T, mode="r").T)
-    return L * np.where(np.diag(L) < 0, -1.0, 1.0)
-
-
 def _settle(search: Search, found: Minimum) -> Maximum:
     """Diagonals of T turned positive, null directions exactly 0 where that is no worse, the Hessian, and one Newton step by it."""
     point = _canonical(search, found.point)
@@ -301,10 +297,10 @@ def _canonical(search: Search, point: Point) -> Point:
         plain.append(T.copy())
         for part, (U, s, Vt), size in parts:
             at = np.ix_(part, part)
-            plain[-1][at] = lower(T[at])
+            plain[-1][at] = lower_factor(T[at])
             if (s < 10 * SINGULAR).any():
                 null = True
-                exact[-1][at] = lower(U * np.where(s < 10 * SINGULAR, 0.0, s) @ Vt / size[:, None])
+                exact[-1][at] = lower_factor(U * np.where(s < 10 * SINGULAR, 0.0, s) @ Vt / size[:, None])
             else:
                 exact[-1][at] = plain[-1][at]
     for allowed, T in ((1e-7, exact),) * null + ((1e-7, plain),):
@@ -338,14 +334,24 @@ def pseudo_inverse(hessian: Floats, scale: Floats) -> Floats:
 
 
 def _off_saddle(search: Search, end: Maximum) -> Floats | None:
-    """x a little along the direction of θ in which D falls on both sides; None where there is none."""
-    H = end.hessian[search.theta, search.theta]
-    if not np.isfinite(H).all() or not singular(search, end.point.x):
+    """x a little along a direction in which D falls on both sides, the better side; None where there is none."""
+    if not np.isfinite(end.hessian).all():
         return None
-    scale = end.scale[search.theta]
-    values, vectors = np.linalg.eigh(H / np.outer(scale, scale))
-    if values[0] > -SADDLE:
+    values, vectors = np.linalg.eigh(end.hessian / np.outer(end.scale, end.scale))
+    if len(values) == 0 or values[0] > -SADDLE:
         return None
-    x = end.point.x.copy()
-    x[search.theta] += vectors[:, 0] / scale
-    return x
+    step = vectors[:, 0] / end.scale
+    sides = [p for p in (search(end.point.x + step), search(end.point.x - step)) if p is not None]
+    return min(sides, key=_criterion).x if sides else None
+
+
+def _criterion(point: Point) -> float:
+    return point.criterion
+
+
+def determined(end: Maximum, p: int) -> bool:
+    """Is D curved upwards in every direction that moves β, the first p of x?"""
+    if not np.isfinite(end.hessian).all():
+        return False
+    values, vectors = np.linalg.eigh(end.hessian / np.outer(end.scale, end.scale))
+    return not bool((np.abs(vectors[:p, values <= FLAT]) > 1e-3).any())

@@ -28,7 +28,6 @@ from attrs import evolve, frozen
 
 from ..types import Floats
 from .response import Bend, Response, at_shape, bend, bend_slopes, shape_slopes
-from .systems import Blocked, BlockFactor, GroupFactor, OneFactor
 
 MAX_STEPS = 100
 ARRIVED = 1e-20  # squared length of a step, in standard deviations of the modes: the step is not worth taking
@@ -40,13 +39,14 @@ HALVINGS = 25
 class Mixed:
     """A generalized linear mixed model as arrays, rows in the order of its system.
 
+    system  OneFactor or Blocked
     XT      (p, n)
     offset  (n,)
     nearly  squared length of a Newton step that is the last.  Derivatives by central differences around a mode may take a coarse one:
             what one step leaves is even in the difference
     """
 
-    system: OneFactor | Blocked
+    system: Any
     response: Response
     XT: Floats
     offset: Floats
@@ -75,9 +75,9 @@ class Mode:
     eta: Floats
     at: Bend
     objective: Floats
-    factor: GroupFactor | BlockFactor
-    mover: GroupFactor | BlockFactor
-    arrived: Floats
+    factor: Any
+    mover: Any
+    arrived: Any
     steps: int
 
 
@@ -85,93 +85,109 @@ class Mode:
 class Marginal:
     """D (…,) at one point and its mode; gradient by (β, θ, γ) as far as each is a parameter: (…, p + t + 1)."""
 
-    deviance: Floats
+    deviance: Any
     mode: Mode
-    gradient: Floats | None = None
+    gradient: Floats
 
 
 # ---------------------------------------------------------------- modes
+@frozen(eq=False)
+class Place:
+    """A trial: u, b = Λu, β, Xβ and Zb as rows, what the response says there, −2ℓ + |u|²."""
+
+    u: Floats
+    b: Floats
+    beta: Floats
+    shift: Floats
+    random: Floats
+    at: Bend
+    objective: Any
+
+
+def _place(model: Mixed, phi: float, u: Floats, b: Floats, beta: Floats, shift: Floats, random: Floats) -> Place:
+    at = bend(model.response, model.offset + shift + random, phi)
+    return Place(u, b, beta, shift, random, at, -2.0 * model.system.total(at.loglik) + model.system.dot(u, u))
+
+
 def find_mode(model: Mixed, beta: Floats, theta: Floats, u: Floats, phi: float = 1.0, joint: bool = False) -> Mode:
     """Penalised IRLS from u, by Newton steps (the expected information where the observed is not positive), halved while they fail.
 
     beta   (…, p);  joint: where to start, then moved with u
     theta  (…, t)
     """
-    s, response = model.system, model.response
+    s, natural = model.system, model.response.natural
     T = s.T_of(theta)
     b = s.scale(T, u)
-    shift, random = beta @ model.XT, s.times_Z(b)
-    eta = model.offset + shift + random
-    at = bend(response, eta, phi)
-    objective = _objective(s, at, u)
-    arrived, last = np.zeros(np.shape(objective), dtype=bool), False
+    here = _place(model, phi, u, b, beta, beta @ model.XT, s.times_Z(b))
+    arrived, last = np.zeros(np.shape(here.objective), dtype=bool), False
     for steps in range(1, MAX_STEPS + 1):  # noqa: B007
-        w = at.observed if response.natural else np.where(at.observed > 0.0, at.observed, at.expected)
+        at = here.at
+        w = at.observed if natural else np.where(at.observed > 0.0, at.observed, at.expected)
         factor = s.factor(w, T)
         if last:
             break
-        target = w * (random + shift if joint else random) + at.score
-        new_beta = _joint_beta(model, factor, w, target) if joint else beta
-        new_shift = new_beta @ model.XT if joint else shift
-        new_u, new_b = factor.solve(s.times_Zt(target - w * new_shift if joint else target))
-        new_random = s.times_Z(new_b)
-        change = new_random + new_shift - random - shift if joint else new_random - random
-        size = s.total(w * change * change) + s.dot(new_u - u, new_u - u)
+        new_beta, shift = here.beta, here.shift
+        target = w * here.random + at.score
+        if joint:
+            target = target + w * here.shift
+            new_beta = _joint_beta(model, factor, w, target)
+            shift = new_beta @ model.XT
+            target = target - w * shift
+        u, b = factor.solve(s.times_Zt(target))
+        random = s.times_Z(b)
+        change = random - here.random + (shift - here.shift if joint else 0.0)
+        step = u - here.u
+        size = s.total(w * change * change) + s.dot(step, step)
         arrived = size < ARRIVED
         if arrived.all():
             break
-        new_eta = model.offset + new_shift + new_random
-        new_at = bend(response, new_eta, phi)
-        new_objective = _objective(s, new_at, new_u)
-        if not _lower(new_objective, objective).all():
-            t = _halve(model, (shift + random, change, u, new_u - u, objective), phi)
-            far = t[..., None]
-            new_u, new_b = u + far * (new_u - u), b + far * (new_b - b)
-            new_beta, new_shift = beta + far * (new_beta - beta), shift + far * (new_shift - shift)
-            new_random, size = random + far * (new_random - random), np.where(t < 1.0, np.inf, size)
-            new_at = bend(response, model.offset + new_shift + new_random, phi)
-            new_objective = _objective(s, new_at, new_u)
+        new = _place(model, phi, u, b, new_beta, shift, random)
+        if not np.all(_lower(new.objective, here.objective)):
+            new, t = _halved(model, phi, here, new)
+            size = np.where(t < 1.0, np.inf, size)
             if (t == 0.0).all():
                 break
-        last = bool((size < (model.nearly if response.natural else ARRIVED)).all())
+        here = new
         arrived = size < model.nearly
-        u, b, beta, shift, random, at, objective = new_u, new_b, new_beta, new_shift, new_random, new_at, new_objective
-    return _mode(model, T, u, b, beta, model.offset + shift + random, at, objective, factor, arrived, steps)
+        last = bool((arrived if natural else size < ARRIVED).all())
+    return _arrival(model, T, here, factor, arrived, steps)
 
 
-def _mode(model, T, u, b, beta, eta, at, objective, factor, arrived, steps) -> Mode:
-    if model.response.natural:
-        return Mode(u, b, beta, eta, at, objective, factor, factor, arrived, steps)
-    mover = model.system.factor(at.observed, T)
-    return Mode(
-        u, b, beta, eta, at, objective, mover if model.observed else model.system.factor(at.expected, T), mover, arrived, steps
-    )
+def _arrival(model: Mixed, T: tuple[Floats, ...], here: Place, factor: Any, arrived: Any, steps: int) -> Mode:
+    s, at = model.system, here.at
+    mover = factor
+    if not model.response.natural:
+        mover = s.factor(at.observed, T)
+        factor = mover if model.observed else s.factor(at.expected, T)
+    eta = model.offset + here.shift + here.random
+    return Mode(here.u, here.b, here.beta, eta, at, here.objective, factor, mover, arrived, steps)
 
 
-def _objective(s: OneFactor | Blocked, at: Bend, u: Floats) -> Floats:
-    return -2.0 * s.total(at.loglik) + s.dot(u, u)
-
-
-def _lower(new: Floats, old: Floats) -> Any:
+def _lower(new: Any, old: Any) -> Any:
     """new ≤ old up to rounding."""
     return new <= old + 1e-10 * (1.0 + abs(old))
 
 
-def _halve(model: Mixed, line: tuple, phi: float) -> Floats:
-    """How far (…,) to go along a step: 1, ½, ¼ …; 0 where nothing is lower."""
-    start, change, u, step, objective = line
-    t = np.ones(np.shape(objective))
-    for _ in range(HALVINGS):
-        far = t[..., None]
-        at = bend(model.response, model.offset + start + far * change, phi)
-        bad = ~_lower(_objective(model.system, at, u + far * step), objective)
+def _halved(model: Mixed, phi: float, here: Place, new: Place) -> tuple[Place, Floats]:
+    """The first of the whole step, ½, ¼ … that is lower, and how far (…,) it goes; 0 where none is."""
+    t = np.ones(np.shape(here.objective))
+    for halving in range(HALVINGS + 1):
+        f = t[..., None]
+        parts = ((x + f * (y - x)) for x, y in _pairs(here, new))
+        moved = _place(model, phi, *parts)
+        bad = ~(np.asarray(_lower(moved.objective, here.objective)))
         if not bad.any():
-            return t
-        t = np.where(bad, 0.5 * t, t)
-    return np.where(bad, 0.0, t)
+            return moved, t
+        t = np.where(bad, 0.5 * t if halving < HALVINGS - 1 else 0.0, t)
+    return here, np.zeros_like(t)
 
 
-def _joint_beta(model: Mixed, factor: GroupFactor | BlockFactor, w: Floats, target: Floats) -> Floats:
+def _pairs(here: Place, new: Place) -> Any:
+    for name in ("u", "b", "beta", "shift", "random"):
+        yield getattr(here, name), getattr(new, name)
+
+
+def _joint_beta(model: Mixed, factor: Any, w: Floats, target: Floats) -> Floats:
     """β of the penalised least squares problem whose working response times w is `target` (…, n)."""
     XT = model.XT
     p = len(XT)
@@ -182,9 +198,7 @@ def _joint_beta(model: Mixed, factor: GroupFactor | BlockFactor, w: Floats, targ
 
 
 # ---------------------------------------------------------------- Laplace
-def laplace(
-    model: Mixed, beta: Floats, theta: Floats, u: Floats, shape: float | None = None, joint: bool = False, slopes: bool = True
-) -> Marginal:
+def laplace(model: Mixed, beta: Floats, theta: Floats, u: Floats, shape: float | None = None, joint: bool = False) -> Marginal:
     """D at (β, θ, γ) and its gradient.
 
     beta   (…, p)   fixed part; joint (nagq = 0): where to start
@@ -198,8 +212,6 @@ def laplace(
         mode = find_mode(model, beta, theta, u, phi, joint)
         deviance = mode.objective + mode.factor.logdet
         deviance = np.where(np.isfinite(deviance) & np.isfinite(mode.mover.logdet), deviance, np.inf)
-        if not slopes:
-            return Marginal(deviance, mode)
         h, logdet_T = mode.factor.spread()
         gradient = _gradient(model, mode, h, logdet_T, phi, joint, shape is not None)
     return Marginal(deviance, mode, gradient)

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from attrs import evolve, frozen
 
-from ..types import Floats
+from ..types import Floats, Ints
 from .family import Family
 from .link import Link
 
@@ -68,7 +68,7 @@ class Response:
     natural: bool = False
     weighted: bool = True
 
-    def rows(self, index: Floats) -> Response:
+    def rows(self, index: Ints) -> Response:
         """The same response with its rows in the order `index`."""
         prior = None if self.prior is None else self.prior[index]
         return evolve(self, y=self.y[..., index], a=self.a[index], count=self.count[index], prior=prior)
@@ -83,7 +83,8 @@ def make_response(family: Family, link: Link, y: Floats, weights: Floats | None 
     """`Response` of rows with prior weights and counts (None: all 1)."""
     count = np.ones(np.shape(y)[-1]) if freq is None else np.asarray(freq, dtype=float)
     a = count if weights is None else count * weights
-    return Response(family, link, np.asarray(y, dtype=float), a, count, weights, (family.name, link.name) in NATURAL, bool((a != 1.0).any()))
+    natural, weighted = (family.name, link.name) in NATURAL, bool((a != 1.0).any())
+    return Response(family, link, np.asarray(y, dtype=float), a, count, weights, natural, weighted)
 
 
 # ---------------------------------------------------------------- third derivatives of the inverse links
@@ -278,4 +279,3 @@ def _theta_slopes(response: Response, eta: Floats, at: Bend) -> tuple[Floats, Fl
     h1_theta = curve / V * relative - 2.0 * np.square(h) * relative * V1 - np.square(h) * V1_theta
     observed = a * (slope * h * relative - (y - mu) * h1_theta)
     return a * theta * each, at.score * relative, observed
-
