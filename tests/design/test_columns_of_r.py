@@ -32,7 +32,9 @@ def corpus_frame(name):
     columns = []
     for c in meta["columns"]:
         values = frame[c["name"]]
-        columns.append(values == "TRUE" if c["type"] == "bool" else values.cast(TYPES[c["type"]] if c["type"] in TYPES else pl.Enum(c["levels"])))
+        columns.append(
+            values == "TRUE" if c["type"] == "bool" else values.cast(TYPES[c["type"]] if c["type"] in TYPES else pl.Enum(c["levels"]))
+        )
     return pl.DataFrame(columns)
 
 

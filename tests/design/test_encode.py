@@ -75,7 +75,27 @@ def test_levels_may_hold_anything():
 
 def test_columns_may_have_any_name():
     """Dots, words that Python or R reserve, other alphabets, names of functions, names that are operators."""
-    names = ["Solar.R", "yield", "lambda", "if", "TRUE", "größe", "身長", "a b", "x-1", "log", "sum", "I", "C", "1st", "`", "~", "a:b", "_u", ".hidden"]
+    names = [
+        "Solar.R",
+        "yield",
+        "lambda",
+        "if",
+        "TRUE",
+        "größe",
+        "身長",
+        "a b",
+        "x-1",
+        "log",
+        "sum",
+        "I",
+        "C",
+        "1st",
+        "`",
+        "~",
+        "a:b",
+        "_u",
+        ".hidden",
+    ]
     data = {"y": np.arange(30.0)} | {name: np.random.default_rng(i).standard_normal(30) for i, name in enumerate(names)}
     plain = {"Solar.R", "yield", "lambda", "if", "größe", "身長", "log", "sum", "I", "C", "_u", ".hidden"}
     text = " + ".join(name if name in plain else "`" + name.replace("`", "\\`") + "`" for name in names)
@@ -88,7 +108,14 @@ def test_columns_may_have_any_name():
 # ---------------------------------------------------------------- levels
 def test_order_of_levels():
     text = ["b", "B", "a", "ä", "Z"]
-    data = pl.DataFrame({"y": range(5), "s": text, "c": pl.Series(text, dtype=pl.Categorical), "e": pl.Series(text, dtype=pl.Enum(["Z", "b", "ä", "B", "a"]))})
+    data = pl.DataFrame(
+        {
+            "y": range(5),
+            "s": text,
+            "c": pl.Series(text, dtype=pl.Categorical),
+            "e": pl.Series(text, dtype=pl.Enum(["Z", "b", "ä", "B", "a"])),
+        }
+    )
     level_names = {f: design_of(f"y ~ 0 + {f}", data)[0].variables[f].levels for f in ("s", "c", "e")}
     assert level_names["s"] == level_names["c"] == ("B", "Z", "a", "b", "ä")  # bytewise, whatever the locale
     assert level_names["e"] == ("Z", "b", "ä", "B", "a")
@@ -141,9 +168,7 @@ def test_numbers_as_factor(values):
 # ---------------------------------------------------------------- rows
 def test_one_joint_mask():
     """null and NaN alike, over response, terms, weights, offset, groups and bars."""
-    data = sample(20).with_columns(
-        w=pl.lit(2.0), o=pl.lit(0.5), z=pl.lit(1.0)
-    )
+    data = sample(20).with_columns(w=pl.lit(2.0), o=pl.lit(0.5), z=pl.lit(1.0))
     where = {"y": 0, "x": 1, "g": 2, "w": 3, "o": 4, "s": 5, "z": 6}
     for name, row in where.items():
         gone = pl.Series([i == row for i in range(20)])
@@ -197,7 +222,10 @@ def test_counts_of_zero_are_rows_that_are_not_there():
 
 
 @pytest.mark.parametrize("argument", ["weights", "freq_weights"])
-@pytest.mark.parametrize(("values", "message"), [([-1.0, 1, 1], "negative|at least 0"), ([0.0, 0, 0], "is 0"), ([np.inf, 1, 1], "infinite|whole"), (["a", "b", "c"], "not numeric")])
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [([-1.0, 1, 1], "negative|at least 0"), ([0.0, 0, 0], "is 0"), ([np.inf, 1, 1], "infinite|whole"), (["a", "b", "c"], "not numeric")],
+)
 def test_bad_weights(argument, values, message):
     with pytest.raises(DataError, match=message):
         design_of("y ~ 1", {"y": [1.0, 2, 3], "w": values}, **{argument: "w"})
@@ -238,7 +266,15 @@ def test_response_successes_and_failures():
     np.testing.assert_array_equal(encoder.prior_weights(pl.DataFrame(data)), [4, 4, 5, 0])
 
 
-@pytest.mark.parametrize(("formula", "expected"), [("log(y) ~ 1", np.log), ("I(y/2) ~ 1", lambda y: y / 2), ("y^2 ~ 1", np.square), ("scale(y) ~ 1", lambda y: (y - y.mean()) / y.std(ddof=1))])
+@pytest.mark.parametrize(
+    ("formula", "expected"),
+    [
+        ("log(y) ~ 1", np.log),
+        ("I(y/2) ~ 1", lambda y: y / 2),
+        ("y^2 ~ 1", np.square),
+        ("scale(y) ~ 1", lambda y: (y - y.mean()) / y.std(ddof=1)),
+    ],
+)
 def test_response_may_be_transformed(formula, expected):
     y = np.array([1.0, 2, 4, 8.5])
     np.testing.assert_allclose(design_of(formula, {"y": y})[1].y, expected(y), rtol=1e-14)
@@ -320,13 +356,19 @@ def test_order_of_rows_only_orders_rows(order, formula):
     np.testing.assert_allclose(shuffled.X, design.X[list(order)], rtol=1e-11, atol=1e-12)
 
 
-@given(gone=st.sets(st.integers(0, 23), max_size=12), column=st.sampled_from(["y", "x", "g", "k", "h"]), missing=st.sampled_from([None, float("nan")]))
+@given(
+    gone=st.sets(st.integers(0, 23), max_size=12),
+    column=st.sampled_from(["y", "x", "g", "k", "h"]),
+    missing=st.sampled_from([None, float("nan")]),
+)
 @settings(max_examples=60, deadline=None)
 def test_a_missing_value_is_a_row_left_out(gone, column, missing):
     """Where nothing is learnt but levels, dropping the rows first gives the same design."""
     data = sample()
     value = None if column in ("g", "h", "k") else missing
-    holes = data.with_columns(pl.when(pl.Series([i in gone for i in range(24)])).then(pl.lit(value)).otherwise(pl.col(column)).alias(column))
+    holes = data.with_columns(
+        pl.when(pl.Series([i in gone for i in range(24)])).then(pl.lit(value)).otherwise(pl.col(column)).alias(column)
+    )
     kept = [i for i in range(24) if i not in gone]
     _, design, used = design_of("y ~ x*g + factor(k) + h", holes)
     _, expected, _ = design_of("y ~ x*g + factor(k) + h", data[kept])
@@ -383,7 +425,13 @@ def test_variables():
     v = encoder.variables
     assert list(v) == ["x", "k", "g", "b", "s"]
     x = sample()["x"].to_numpy()
-    assert (v["x"].kind, v["x"].mean, v["x"].minimum, v["x"].maximum, v["x"].n_unique) == ("numeric", pytest.approx(x.mean()), x.min(), x.max(), 3)
+    assert (v["x"].kind, v["x"].mean, v["x"].minimum, v["x"].maximum, v["x"].n_unique) == (
+        "numeric",
+        pytest.approx(x.mean()),
+        x.min(),
+        x.max(),
+        3,
+    )
     assert v["x"].sd == pytest.approx(x.std(ddof=1))
     assert (v["k"].kind, v["k"].values) == ("numeric", (1, 2, 3))
     assert (v["g"].kind, v["g"].levels) == ("factor", ("a", "b", "c"))
@@ -460,7 +508,11 @@ def test_codings_asked_for_leave_random_terms_alone():
 def test_bad_input(formula, arguments, error, message):
     n = 24
     data = sample().with_columns(
-        one=pl.lit("k"), inf=pl.Series([np.inf] + [1.0] * (n - 1)), date=pl.Series(range(n)).cast(pl.Date), none=pl.lit(None), const=pl.lit(3.0)
+        one=pl.lit("k"),
+        inf=pl.Series([np.inf] + [1.0] * (n - 1)),
+        date=pl.Series(range(n)).cast(pl.Date),
+        none=pl.lit(None),
+        const=pl.lit(3.0),
     )
     with pytest.raises(error, match=message) as caught:
         design_of(formula, data, **arguments)

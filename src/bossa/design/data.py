@@ -96,10 +96,12 @@ def _series(name: str, series: Any) -> pl.Series:
 
     if series.dtype in (nw.Categorical, nw.Enum):
         return _categories(name, series)
-    if series.dtype == nw.Object:
-        return _column(name, [None if v is None or v != v else v for v in series.to_list()])
     if series.dtype.is_numeric() and not series.is_null().any():
         return pl.Series(name, series.to_numpy())
+    pandas_alone = series.implementation.is_pandas_like() and nw.dependencies.get_pyarrow() is None
+    if series.dtype == nw.Object or (pandas_alone and not series.dtype.is_temporal()):
+        gone = series.is_null().to_list()
+        return _column(name, [None if missing else v for v, missing in zip(series.to_list(), gone)])
     return series.to_polars().alias(name)
 
 
