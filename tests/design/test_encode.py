@@ -176,7 +176,8 @@ def test_one_joint_mask():
         data = data.with_columns(pl.when(gone).then(pl.lit(value)).otherwise(pl.col(name)).alias(name))
     _, design, used = design_of("y ~ log(x) + g + (z | s)", data, weights="w", offset="o")
     np.testing.assert_array_equal(design.rows, np.arange(7, 20))
-    assert used.equals(data[7:]) and design.n_data == 20
+    assert used.equals(data[7:])
+    assert design.n_data == 20
     note = design.notes[0]
     assert note.startswith("Left out: a value is missing in 7 of 20 rows (")
     assert all(f"{name} 1" in note for name in where)
@@ -199,7 +200,8 @@ def test_data_are_never_changed():
     data = sample().with_columns(x=pl.Series([None, *range(23)], dtype=pl.Float64))
     before = data.clone()
     design_of("y ~ scale(x)*g + (x || s)", data, weights="k")
-    assert data.equals(before) and data.schema == before.schema
+    assert data.equals(before)
+    assert data.schema == before.schema
 
 
 def test_rows_of_weight_zero_leave_n():
@@ -217,7 +219,8 @@ def test_counts_of_zero_are_rows_that_are_not_there():
     long = data[np.repeat(np.arange(24), data["f"].to_numpy())]
     _, repeated, _ = design_of("y ~ scale(x) + poly(x, 2) + ns(x, df=3) + rank(x) + gelman(x)", long)
     np.testing.assert_allclose(np.repeat(design.X, design.freq.astype(int), axis=0), repeated.X, rtol=1e-11, atol=1e-13)
-    assert used.height == 16 and design.n_obs == long.height
+    assert used.height == 16
+    assert design.n_obs == long.height
     assert encoder.rows(data).X.shape == (24, 9)
 
 
@@ -340,7 +343,8 @@ def test_new_rows_are_the_fitted_rows(formula):
     for piece in (slice(0, 60), slice(7, 8), slice(20, 41), slice(0, 0)):
         rows = again.rows(data[piece])
         np.testing.assert_array_equal(rows.X, design.X[piece])
-        assert rows.ok.all() and rows.X.shape[1] == len(encoder.columns)
+        assert rows.ok.all()
+        assert rows.X.shape[1] == len(encoder.columns)
         assert (rows.offset is None) == (design.offset is None)
     if "rank" not in formula:
         assert len(pickle.dumps(encode(encoder.spec, pl.concat([data] * 40))[0])) < 1.2 * len(pickle.dumps(encoder)) + 200
@@ -382,7 +386,8 @@ def test_new_rows_with_gaps_are_kept():
     encoder, _, _ = design_of("y ~ x + g + offset(k)", sample())
     rows = encoder.rows(pl.DataFrame({"x": [1.0, None, 2.0, 3.0], "g": ["a", "b", None, "c"], "k": [1, 2, 3, None]}))
     np.testing.assert_array_equal(rows.ok, [True, False, False, False])
-    assert np.isnan(rows.X[1:]).all() and np.isfinite(rows.X[0]).all()
+    assert np.isnan(rows.X[1:]).all()
+    assert np.isfinite(rows.X[0]).all()
 
 
 @pytest.mark.parametrize(
@@ -404,7 +409,8 @@ def test_new_rows_that_do_not_fit(new, error, message):
 def test_new_rows_may_be_all_missing():
     encoder, _, _ = design_of("y ~ x + g", sample())
     rows = encoder.rows(pl.DataFrame({"x": [None, None], "g": [None, None]}))
-    assert not rows.ok.any() and rows.X.shape == (2, 4)
+    assert not rows.ok.any()
+    assert rows.X.shape == (2, 4)
 
 
 def test_groups_of_new_rows():
@@ -415,7 +421,8 @@ def test_groups_of_new_rows():
         np.testing.assert_array_equal(Z, term.Z)
     new = pl.DataFrame({"x": [2.0, 2.0, None], "s": [100, 7, None], "g": ["a", "zz", None], "h": ["u", "u", "u"]})
     (s_codes, Z), (gh_codes, _) = encoder.random(new)
-    assert list(s_codes) == [0, -1, -2] and list(gh_codes[1:]) == [-1, -2]
+    assert list(s_codes) == [0, -1, -2]
+    assert list(gh_codes[1:]) == [-1, -2]
     np.testing.assert_array_equal(Z, [[1, 2], [1, 2], [np.nan, np.nan]])
 
 
@@ -470,7 +477,8 @@ def test_uncorrelated_terms_leave_factors_whole():
 def test_codings_asked_for_leave_random_terms_alone():
     """lme4: contrasts= codes the fixed part only."""
     _, design, _ = design_of("y ~ g + (g | s)", sample(), contrasts={"g": "sum"})
-    assert set(design.random.terms[0].Z[:, 1]) == {0.0, 1.0} and -1.0 in design.X[:, 1]
+    assert set(design.random.terms[0].Z[:, 1]) == {0.0, 1.0}
+    assert -1.0 in design.X[:, 1]
 
 
 # ---------------------------------------------------------------- bad input

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 
 import numpy as np
@@ -206,7 +207,8 @@ def test_a_mistake_is_shown_where_it_is(formula, caret, message):
         make_spec(formula)
     lines = str(caught.value).split("\n")
     if caret is not None:
-        assert lines[1][2:] == formula and lines[2].index("^") - 2 == caret
+        assert lines[1][2:] == formula
+        assert lines[2].index("^") - 2 == caret
 
 
 @pytest.mark.parametrize("name", ["ar1", "cs", "diag", "us"])
@@ -287,10 +289,8 @@ def test_a_formula_is_never_code(formula):
 def test_any_text_is_read_or_refused(text):
     """Whatever stands there, the answer is a design or an error of ours."""
     frame = pl.DataFrame({"y": [1.0, 2, 3, 4], "x": [1.0, 2, 4, 3], "g": list("abab")})
-    try:
+    with contextlib.suppress(BossaError):
         encode(make_spec("y ~ " + text), frame)
-    except BossaError as error:
-        assert str(error)
 
 
 def test_functions_do_not_hide_columns_nor_columns_functions():

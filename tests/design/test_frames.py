@@ -102,7 +102,8 @@ def test_a_dict_takes_lists_arrays_and_series():
             "s": pl.Series([True, False]),
         }
     )
-    assert ours.height == 2 and ours.columns == ["l", "t", "r", "a", "p", "s"]
+    assert ours.height == 2
+    assert ours.columns == ["l", "t", "r", "a", "p", "s"]
     array = np.arange(3.0)
     encode(make_spec("~ scale(x)"), as_frame({"x": array}))
     np.testing.assert_array_equal(array, [0, 1, 2])

@@ -59,7 +59,7 @@ def test_rank_of_a_new_value_lies_between_its_neighbours():
 def test_learning_sees_every_value_that_is_there():
     """As in R, where scale() is computed before rows with other missing values go."""
     data = {"y": [1.0, None, 3, 4], "x": [1.0, 2, 3, 9]}
-    encoder, design, _ = encode(make_spec("y ~ 0 + center(x)"), pl.DataFrame(data))
+    _encoder, design, _ = encode(make_spec("y ~ 0 + center(x)"), pl.DataFrame(data))
     np.testing.assert_allclose(design.X[:, 0], np.array([1, 3, 9]) - 3.75)
 
 
@@ -102,7 +102,8 @@ def test_natural_splines_are_straight_outside():
 @pytest.mark.parametrize("G", [2, 3, 4, 7])
 def test_a_coding_and_the_intercept_span_all_levels(kind, G):
     C, names = coding(kind, tuple("abcdefg"[:G]))
-    assert C.shape == (G, G - 1) and len(set(names)) == G - 1
+    assert C.shape == (G, G - 1)
+    assert len(set(names)) == G - 1
     assert np.linalg.matrix_rank(np.column_stack([np.ones(G), C])) == G
     if kind in ("sum", "helmert", "poly", "sequential"):
         np.testing.assert_allclose(C.sum(axis=0), 0, atol=1e-14)  # the intercept is the mean of the levels
