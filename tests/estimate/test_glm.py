@@ -231,6 +231,7 @@ def test_negative_binomial_as_in_mass(golden, name):
     np.testing.assert_allclose([state.aux["theta"], state.aux["theta_se"]], [theta, theta_se], rtol=1e-8)
     np.testing.assert_allclose([state.loglik, state.deviance, state.null_deviance], [loglik, deviance, null], rtol=1e-8)
     assert state.npar == len(coef) + 1
+    assert state.notes == (f"theta = {theta:.4g} (se {theta_se:.3g}) by maximum likelihood; the other standard errors take it as known",)
     assert not state.dispersion_estimated
 
 
@@ -668,6 +669,8 @@ def test_what_cannot_be_fitted_is_refused():
         fit(X, RESPONSES["gamma"], "gamma", "logit")
     with pytest.raises(Refused, match="prior weights"):
         fit(X, RESPONSES["t"], "t", weights=W)
+    with pytest.raises(OptionError, match="nagq= has no meaning"):
+        fit(X, RESPONSES["poisson"], "poisson", nagq=1)
     slope = np.linspace(-1, 1, N)[:, None]
     with pytest.raises(FitFailed, match="no coefficients were found"):
         fit(slope, RESPONSES["poisson"], "poisson", "identity")

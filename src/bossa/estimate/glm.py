@@ -90,6 +90,9 @@ def _check(problem: Problem) -> None:
         raise Refused(
             "prior weights are not defined for family 't'.", where="fit()", do="Use freq_weights= for counts, or family='gaussian'."
         )
+    for name in ("nagq", "optimizer"):
+        if getattr(problem.options, name) is not None:
+            raise OptionError(f"{name}= has no meaning for a model without random effects.", where="fit()", do="Leave it out.")
 
 
 def _control(problem: Problem) -> Control:
@@ -260,9 +263,20 @@ def _state(problem: Problem, found: Maximum, kept: Bools, basis: Floats | None) 
         df_resid=df_resid,
         aux=found.aux,
         outcome=outcome,
-        notes=dropped_note(design, kept),
+        notes=dropped_note(design, kept) + _shape_note(found.aux),
         engine=R,
     )
+
+
+def _shape_note(aux: dict[str, float]) -> tuple[str, ...]:
+    """What was estimated beside the coefficients, and what it means for their standard errors."""
+    if not aux:
+        return ()
+    if "theta" in aux:
+        estimated = f"theta = {aux['theta']:.4g}" + (f" (se {aux['theta_se']:.3g})" if math.isfinite(aux["theta_se"]) else "")
+    else:
+        estimated = f"scale = {aux['scale']:.4g} with df = {aux['df']:.4g}"
+    return (f"{estimated} by maximum likelihood; the other standard errors take it as known",)
 
 
 def _factor(information: Floats) -> Floats | None:
