@@ -78,6 +78,7 @@ def make_fitted(family: str = "gaussian", x: str = "x", random: REStructure | No
         deviance=rss[0],
         npar=3,
         df_resid=3,
+        theta=None if random is None else np.ones(sum(int(t.mask.sum()) for t in random.terms)),
         notes=("not estimable: a copy",),
         outcome=Outcome(status="suspect", message="It wobbles.", advice="Look again."),
     )

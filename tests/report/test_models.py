@@ -44,7 +44,7 @@ FITS = {
     "counts of poisson": {"formula": "k ~ x + offset(x)", "family": "poisson", "freq_weights": "n"},
     "probit": {"formula": "s ~ x", "family": "binomial", "link": "probit"},
     "gamma": {"formula": "y ~ x + g", "family": "gamma", "link": "log"},
-    "inverse gaussian": {"formula": "y ~ g", "family": "inverse_gaussian", "weights": "w"},
+    "inverse gaussian": {"formula": "y ~ g", "family": "inverse_gaussian", "link": "log", "weights": "w"},
     "negbinomial": {"formula": "k ~ x", "family": "negbinomial"},
     "t": {"formula": "y ~ x + g", "family": "t"},
     "quasi": {"formula": "k ~ x + g", "family": "quasipoisson"},
@@ -57,9 +57,19 @@ def fitted(name: str):
         return model(data=DATA, **FITS[name]).fit()
 
 
+def explored(m):
+    """A mean, a contrast and a slope, as far as the model has the variables for them."""
+    if "g" in m.encoder.variables:
+        yield m.explore("g")
+        yield m.explore("pairwise(g)")
+    if "x" in m.encoder.variables and m.problem.design.offset is None:
+        yield m.explore("slope(x)", average="observed")
+
+
 def every_state(m):
     yield from (m, m.infer(), m.infer(how="joint"), m.infer(alternative="less").infer(how="joint"))
     yield from (m.predict(), m.predict(DATA.head(3)).infer(), m.predict(DATA.head(0)))
+    yield from (e for query in explored(m) for e in (query, query.infer()))
     if m.spec.family.sample is not None and not m.spec.family.free:
         yield from (m.simulate(2, seed=1), m.simulate(2, seed=1).infer())
 
@@ -96,12 +106,26 @@ def test_worked_steps_of_predictions_lead_to_fitted_and_se(name):
     np.testing.assert_allclose(last["se"], m.predictions["se"], rtol=1e-8)
 
 
+@pytest.mark.parametrize("name", ["lm", "binomial", "gamma", "counts"])
+def test_worked_steps_of_a_question_lead_to_its_effects(name):
+    for m in explored(fitted(name)):
+        m = m.infer(adjust="none")
+        e = m.explain()
+        last = e["shown"] if "shown" in [s.name for s in e.steps] else e["estimates"]
+        np.testing.assert_allclose(last["estimate"], m.effects["estimate"], rtol=1e-12)
+        np.testing.assert_allclose(last["se"], m.effects["se"], rtol=1e-8)
+        V = m.vcov.drop("term").to_numpy()
+        L = e["L"].select(m.design.names).to_numpy()
+        np.testing.assert_allclose(np.sqrt(np.diag(L @ V @ L.T)), e["estimates"]["se"], rtol=1e-8)
+
+
 @pytest.mark.parametrize("name", FITS)
 def test_every_column_that_is_added_is_in_the_glossary(name):
     m = fitted(name).infer()
     frames = [m.params, m.diagnostics, m.glance(), m.tidy(), m.augment(), m.metadata, m.predict().infer().predictions, m.jointtest()]
     if name in ("lm", "weights", "binomial"):
         frames.append(m.vif())
+    frames += [e.infer().effects for e in explored(m)]
     for frame in frames:
         added = {c.removesuffix("_bossa") for c in frame.columns if c not in DATA.columns}
         assert added <= set(table.COLUMNS)
@@ -156,6 +180,28 @@ def test_summary_shows_the_models_numbers(name):
     quantiles = np.quantile(m.augment()["resid" if name == "lm" else "deviance_resid"].drop_nulls(), [0, 0.25, 0.5, 0.75, 1])
     for value in quantiles:
         assert cell(float(value)) in said
+
+
+@pytest.mark.parametrize("formula", ["y ~ x + (1 | g)", "y ~ x + (x || g) + (1 | h)", "s ~ x + (1 | g)"])
+def test_mixed_models_print_with_their_variances(formula):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", BossaWarning)
+        m = model(formula, DATA, family="binomial" if formula.startswith("s") else "gaussian").fit()
+    assert "mixed model, fitted" in repr(m)
+    assert "g: 3" in repr(m)
+    for column in text.grid(m.varying_spread).columns:
+        assert all(c in repr(m) and c in str(m.summary()) for c in column)
+    assert str(m.explain())
+    assert m.equation().latex.count(r"\mathcal{N}") >= 1
+    for frame in (m.varying_spread, m.varying_offsets, m.varying_params):
+        assert set(frame.columns) <= set(table.COLUMNS)
+
+
+def test_trials_of_a_binomial_count_are_named():
+    data = {"a": [1.0, 3, 4, 2], "b": [4.0, 2, 3, 3], "n": [5, 5, 7, 5], "x": [1.0, 2, 3, 5]}
+    latex = [model(f, data, family="binomial").fit().equation().latex for f in ("cbind(a, n - a) ~ x", "cbind(a, b) ~ x")]
+    assert r"\text{a}_i &\sim \operatorname{Binomial}(\text{n}_i, \mu_i)" in latex[0]
+    assert r"\text{a}_i &\sim \operatorname{Binomial}(\text{a}_i + \text{b}_i, \mu_i)" in latex[1]
 
 
 NAMES = ["two words", "<i>", "a_b", "100%", "größe", "x&y", "{", "\\frac", "$"]

@@ -17,7 +17,7 @@ from attrs import frozen
 
 from ..errors import NotFitted
 from ..state.design import RETerm
-from ..state.spec import Call
+from ..state.spec import Call, Operation
 from .display import cell, row_decimals
 from .table import Readable
 
@@ -125,8 +125,11 @@ def _response(m: Readable) -> tuple[str, str | None]:
     """The response, and the number of trials of a binomial count (None: one each)."""
     response = m.spec.response
     if isinstance(response, Call) and response.function == "cbind" and len(response.args) == 2:
-        a, b = (escape(str(x)) for x in response.args)
-        return f"{a}_i", f"{a}_i + {b}_i"
+        success, failure = response.args
+        y = f"{escape(str(success))}_i"
+        if isinstance(failure, Operation) and failure.op == "-" and failure.args[1:] == (success,):  # cbind(k, n - k): n trials
+            return y, f"{escape(str(failure.args[0]))}_i"
+        return y, f"{y} + {escape(str(failure))}_i"
     y = f"{escape(str(response))}_i"
     if m.spec.family.name == "binomial" and m.spec.weights:
         n = f"{escape(m.spec.weights)}_i"

@@ -82,11 +82,20 @@ def _params(m: Readable) -> Iterator[Step]:
         W = "" if fit.working is None else "W"
         yield Step("XtX", f"Xᵀ{W}X", _square(X.T @ WX, design.names))
         yield Step("Xty", f"Xᵀ{W}{symbol}", pl.DataFrame({"term": list(design.names), "Xty": WX.T @ z}))
-        yield Step("estimates", f"β̂ = (Xᵀ{W}X)⁻¹ Xᵀ{W}{symbol}", pl.DataFrame({"term": list(design.names), "estimate": fit.coef}))
+        yield Step("estimates", f"β̂ = (Xᵀ{W}X)⁻¹ Xᵀ{W}{symbol}", _coefficients(m))
+    else:
+        spread = table.varying_frame(m, "spread", m.problem, fit)
+        yield Step("random effects", "variances and correlations that maximise the criterion", spread)
+        how = "β̂ = (XᵀΣ⁻¹X)⁻¹ XᵀΣ⁻¹y, Σ the covariance they imply" if fit.estimator == "lmm" else "β̂ where the likelihood is largest"
+        yield Step("estimates", how, _coefficients(m))
     yield _scale(m)
     yield Step("errors", "se = √ of the diagonal of V, the model's covariance of β̂", _errors(m))
     if m.inference is not None:
         yield Step("inference", text.heading(m.inference), table.params_frame(m))
+
+
+def _coefficients(m: Readable) -> pl.DataFrame:
+    return pl.DataFrame({"term": list(m.problem.design.names), "estimate": m.fit_state.coef})
 
 
 def _codings(m: Readable) -> Iterator[Step]:
@@ -120,6 +129,8 @@ def _scale(m: Readable) -> Step:
     if fit.estimator == "lm":
         frame = pl.DataFrame({"rss": [fit.deviance], "df_resid": [fit.df_resid], "variance": [fit.dispersion], "sigma": [fit.sigma]})
         return Step("sigma", "σ̂² = residual sum of squares / residual degrees of freedom", frame)
+    if fit.estimator == "lmm":
+        return Step("sigma", "residual standard deviation", pl.DataFrame({"variance": [fit.dispersion], "sigma": [fit.sigma]}))
     return Step("dispersion", "the estimated scale φ̂", pl.DataFrame({"dispersion": [fit.dispersion], "sigma": [fit.sigma]}))
 
 
@@ -152,7 +163,7 @@ def _pipeline(m: Readable, target: Target) -> Iterator[Step]:
         value = step.value(value)
         columns: dict[str, np.ndarray] = {}
         if isinstance(step, Linear):
-            what = f"{step.label or 'weights'}: each row makes one number, Σ weight × input"
+            what = f"{step.label or 'weights'}; each row makes one number, Σ weight × input"
             columns = {name: step.matrix[:, j] for j, name in enumerate(inputs)} | ({} if step.offset is None else {"offset": step.offset})
         elif isinstance(step, Each):
             what = f"each number through {step.name}"

@@ -40,6 +40,7 @@ def summary(m: Readable, numbers: Mapping[str, Any], residuals: np.ndarray) -> S
         [f"Call: {m.spec.formula}", *_call(m)],
         _residuals(m, residuals),
         [f"Coefficients:{_how(m)}", *text.lay_out(text.grid(table.params_frame(m), rows=1000))],
+        *(text.lay_out(t) for t in text.varying(m)),
         _model_lines(m, numbers),
         [f"- {n}" for n in text.notes(m)],
     ]
@@ -57,7 +58,7 @@ def _how(m: Readable) -> str:
 
 def _residuals(m: Readable, residuals: np.ndarray) -> list[str]:
     """Five numbers, or every residual where there are no more."""
-    name = "Residuals:" if m.fit_state.estimator == "lm" else "Deviance residuals:"
+    name = "Residuals:" if m.fit_state.estimator in ("lm", "lmm") else "Deviance residuals:"
     finite = residuals[np.isfinite(residuals)]
     if len(finite) == 0:
         return []
@@ -69,10 +70,14 @@ def _residuals(m: Readable, residuals: np.ndarray) -> list[str]:
 def _model_lines(m: Readable, numbers: Mapping[str, Any]) -> list[str]:
     """The numbers of the whole model, as R words them."""
     d = {k: float(v) for k, v in numbers.items() if v is not None and isfinite(v)}
-    lines = _linear(d) if m.fit_state.estimator == "lm" else _generalized(m, d)
-    rows = [f"Rows: {text.rows_used(m)}"]
-    outcome = table.convergence(m.fit_state.outcome)
-    return [*lines, *rows, f"Convergence {outcome}"]
+    lines = {"lm": _linear(d), "lmm": _mixed(d)}.get(m.fit_state.estimator) or _generalized(m, d)
+    return [*lines, f"Rows: {text.rows_used(m)}", f"Convergence {table.convergence(m.fit_state.outcome)}"]
+
+
+def _mixed(d: Mapping[str, float]) -> list[str]:
+    names = {"reml_criterion": "REML criterion", "loglik": "Log-likelihood", "aic": "AIC", "rsquared_marginal": "Marginal R²"}
+    names |= {"rsquared_conditional": "Conditional R²", "icc": "ICC"}
+    return [f"{words}: {cell(d[key])}" for key, words in names.items() if key in d]
 
 
 def _linear(d: Mapping[str, float]) -> list[str]:

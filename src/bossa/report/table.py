@@ -14,21 +14,29 @@ import polars as pl
 from attrs import frozen
 
 from ..design.formula import data_names
-from ..errors import NotYet, Refused
+from ..errors import Refused
 from ..state.inference import EffectsState, InferenceState, JointTestState
 
 
 class Readable(Protocol):
     """What report reads of a Model."""
 
-    spec: Any
-    data: Any
-    problem: Any
-    fit_state: Any
-    inference: Any
-    joint: Any
-    focus: Any
-    focus_inference: Any
+    @property
+    def spec(self) -> Any: ...
+    @property
+    def data(self) -> Any: ...
+    @property
+    def problem(self) -> Any: ...
+    @property
+    def fit_state(self) -> Any: ...
+    @property
+    def inference(self) -> Any: ...
+    @property
+    def joint(self) -> Any: ...
+    @property
+    def focus(self) -> Any: ...
+    @property
+    def focus_inference(self) -> Any: ...
 
 
 @frozen
@@ -44,6 +52,7 @@ COLUMNS: dict[str, Column] = {
     # estimates and what is known of them
     "term": _TERM,
     "contrast": Column("The comparison of a row: which means are subtracted or divided.", "plain"),
+    "slope": Column("The variable whose slope a row is.", "plain"),
     "estimate": Column("The number asked for, on the scale named in the notes.", "estimate"),
     "se": Column("Standard error: estimated standard deviation of the estimate over repeated samples.", "estimate"),
     "ci_lower": Column("Lower limit of the interval; the header says its level and kind.", "estimate"),
@@ -118,6 +127,11 @@ COLUMNS: dict[str, Column] = {
     "variance": Column("Variance (or covariance) of the random effects."),
     "sd": Column("Standard deviation."),
     "corr": Column("Correlation of two random effects."),
+    "boundary": Column("Whether the variance is estimated as 0 or the correlation as ±1.", "plain"),
+    "rsquared_marginal": Column("Share of the variance that the fixed effects carry."),
+    "rsquared_conditional": Column("Share of the variance that fixed and random effects carry."),
+    "icc": Column("Share of the variance left by the fixed effects that lies between groups."),
+    "reml_criterion": Column("−2 times the restricted log-likelihood."),
     # broom's names
     "std_error": Column("`se` under broom's name (`tidy`).", "estimate"),
     "conf_low": Column("`ci_lower` under broom's name.", "estimate"),
@@ -259,11 +273,13 @@ def vif_frame(numbers: Mapping[str, Any]) -> pl.DataFrame:
 
 
 def varying_frame(m: Readable, part: str, problem: Any, fit: Any) -> pl.DataFrame:
-    """Random effects of a mixed model."""
-    where = f".varying_{part}"
+    """Random effects of a mixed model.   part: "spread" | "offsets" | "params" """
+    from ..explore import varying  # brings the mixed-model kernels, which other models do not need
+
     if problem.design.random is None:
-        raise Refused("this model has no random effects.", where=where, do="Add a term such as (1 | g) to the formula.")
-    raise NotYet("random effects are not shown yet.", where=where, do="Use .params.")
+        raise Refused("this model has no random effects.", where=f".varying_{part}", do="Add a term such as (1 | g) to the formula.")
+    frames = {"spread": varying.spread, "offsets": varying.offsets, "params": varying.params}
+    return frames[part](problem, fit).with_columns(pl.selectors.float().fill_nan(None))
 
 
 # ------------------------------------------------------------------ broom's names

@@ -100,7 +100,7 @@ def _scale(fit: Any) -> list[tuple[str, str]]:
     """The residual standard deviation, or the dispersion, where it is estimated; other parameters beside the coefficients."""
     out = [(name, cell(value)) for name, value in fit.aux.items() if isinstance(value, float)]
     if fit.dispersion_estimated:
-        name, value = ("sigma", fit.sigma) if fit.estimator == "lm" else ("dispersion", fit.dispersion)
+        name, value = ("sigma", fit.sigma) if fit.estimator in ("lm", "lmm") else ("dispersion", fit.dispersion)
         out.append((name, f"{cell(value)} on {cell(fit.df_resid, 'df')} residual degrees of freedom"))
     return out
 
@@ -142,7 +142,15 @@ def _tables(m: table.Readable) -> list[Grid]:
     if isinstance(m.focus, SimulationState):
         return [grid(table.simulations_frame(m), title, rows=10)]
     tests = [] if m.joint is None else [grid(m.joint.frame, heading(m.joint))]
-    return tests if tests and m.inference is None else [grid(table.params_frame(m), heading(m.inference)), *tests]
+    params = [] if tests and m.inference is None else [grid(table.params_frame(m), heading(m.inference))]
+    return [*params, *tests, *varying(m)]
+
+
+def varying(m: table.Readable) -> list[Grid]:
+    """Variances and correlations of the random effects; nothing for a model without any."""
+    if m.problem.design.random is None:
+        return []
+    return [grid(table.varying_frame(m, "spread", m.problem, m.fit_state), "random effects")]
 
 
 def notes(m: table.Readable) -> tuple[str, ...]:
