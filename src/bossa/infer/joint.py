@@ -30,7 +30,7 @@ from ..errors import BossaWarning, OptionError, Refused
 from ..estimate import registry
 from ..explore.diagnose import is_linear
 from ..kernels.intervals import f_tail
-from ..kernels.linalg import independent_of_earlier
+from ..kernels.linalg import independent_of_earlier, triangular
 from ..kernels.sandwich import CellVariances, welch_james
 from ..state.design import Problem
 from ..state.fields import choice, option_owner
@@ -110,12 +110,14 @@ def joint(problem: Problem, fit: FitState, target: Target, options: Joint) -> Jo
         if options.test == "lr":
             raise Refused("it is for the terms of a model.", where="infer(how='joint', test='lr')", do="Use test='wald'.")
         return _state([(f"{int(rows.sum())} rows", wald(c, J[rows], estimate[rows] - null))], c, "joint test of the rows", ())
-    asked = hypotheses(problem, options.type, options.covariates)
+    mixed = isinstance(c.parts, MixedDf)
+    asked = hypotheses(problem, options.type, options.covariates, sas=mixed)
     if options.test == "lr":
         refits = Refits(problem, fit)
         tests = [(h.label, NOTHING if h.L is None else refits.test(h, options.df)) for h in asked]
     else:
-        tests = [(h.label, NOTHING if h.L is None else wald(c, *_adjusted(c, h, fit.coef))) for h in asked]
+        by = np.linalg.inv(triangular(problem.design.X)) if mixed else c.root
+        tests = [(h.label, NOTHING if h.L is None else wald(c, *_adjusted(h, fit.coef, by, c.errors))) for h in asked]
     kind = f"type {ROMAN[options.type]}, {'likelihood ratio' if options.test == 'lr' else 'Wald'}"
     notes = [h.note for h in asked if h.note]
     if options.type == 3 and any(_numbers(pieces) for pieces in problem.encoder.pieces):
@@ -209,18 +211,22 @@ def _own_df(c: Covariance, L: np.ndarray, A: np.ndarray) -> float:
     return 2 * mean / (mean - len(nu))
 
 
-def _adjusted(c: Covariance, h: Hypothesis, coef: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Rows and values of h.L β̂ as the model without h.within would estimate them: Lβ̂ less its regression on Mβ̂."""
+def _adjusted(h: Hypothesis, coef: np.ndarray, root: np.ndarray, errors: str) -> tuple[np.ndarray, np.ndarray]:
+    """Rows and values of h.L β̂ as the model without h.within would estimate them: Lβ̂ less its regression on Mβ̂.
+
+    root  (p, m)  of the covariance in which it is regressed: that of the coefficients, as car; (XᵀX)⁻¹ for F tests of mixed models, as
+                  lmerTest: the hypothesis then is about cell counts, and does not change with the estimated variances
+    """
     L, M = h.L, h.within
     assert L is not None
     if not len(M):
         return L, L @ coef
-    A, B = L @ c.root, M @ c.root
+    A, B = L @ root, M @ root
     size = np.sqrt(np.einsum("ij,ij->i", B, B))
     basis, R = np.linalg.qr((B / size[:, None]).T)
     if len(basis) < len(M) or np.abs(np.diag(R)).min() < SAME_DIRECTION:
         raise Refused(
-            f"the covariance by errors={c.errors!r} has too low a rank for sequential tests.",
+            f"the covariance by errors={errors!r} has too low a rank for sequential tests.",
             where="infer(how='joint')",
             do="Use type=3, more clusters, or errors='iid'.",
         )
@@ -229,11 +235,17 @@ def _adjusted(c: Covariance, h: Hypothesis, coef: np.ndarray) -> tuple[np.ndarra
 
 
 # ---------------------------------------------------------------- what each type tests
-def hypotheses(problem: Problem, type: int, covariates: str = "mean") -> list[Hypothesis]:
-    """One hypothesis per term but the intercept, on the coefficients kept."""
+def hypotheses(problem: Problem, type: int, covariates: str = "mean", sas: bool = False) -> list[Hypothesis]:
+    """One hypothesis per term but the intercept, on the coefficients kept.
+
+    sas  as SAS and lmerTest: in type 2 a term is contained in another only if both have the same numeric variables, not in every term that
+         has all its variables (car); type 1 takes its rows from the Doolittle factor of XᵀX, which a df2 made of single rows' df sees
+    """
     design, terms = problem.design, problem.encoder.terms
     p = design.X.shape[1]
     eye = np.eye(p)
+    doolittle = triangular(design.X) if sas and type == 1 else eye
+    doolittle = doolittle / np.diag(doolittle)[:, None]
     out = []
     for t, info in enumerate(terms):
         if not info.factors:
@@ -242,11 +254,13 @@ def hypotheses(problem: Problem, type: int, covariates: str = "mean") -> list[Hy
         if type == 3:
             out.append(_type3(problem, t, covariates))
             continue
-        contains = [set(info.factors) < set(other.factors) for other in terms]
+        numbers = [set(_numbers(pieces)) for pieces in problem.encoder.pieces]
+        contains = [set(info.factors) < set(o.factors) and (not sas or numbers[t] == numbers[k]) for k, o in enumerate(terms)]
         others = np.asarray(design.term_of) > t if type == 1 else np.array([contains[k] for k in design.term_of], dtype=bool)
         whole = info.columns.stop - info.columns.start
         note = "" if own.sum() == whole else f"{info.label}: {whole - int(own.sum())} of {whole} columns are combinations of earlier ones"
-        out.append(Hypothesis(info.label, eye[own] if own.any() else None, eye[others], note))
+        within = eye[:0] if sas and type == 1 else eye[others]
+        out.append(Hypothesis(info.label, doolittle[own] if own.any() else None, within, note))
     return out
 
 
