@@ -5,13 +5,16 @@
 A query is resolved to axes (`grid`), the axes to rows of the design, and the rows to a pipeline. With M the weighted means of the
 design's rows in each cell (of their derivatives, for slopes), C the contrasts, g the link and h its inverse:
 
-    scale      means                                    contrasts                    slopes
-    link       M β                                      C M β                        M′β
-    response   h(M β): tested before h, shown through   C mean(h(Xβ))                mean(h′(Xβ) X′β)
-    regrid     mean(h(Xβ)), everything after h          the same                     the same
+    scale      means                             contrasts     slopes
+    link       M β                               C M β         M′β
+    response   h(M β), tested and bounded        C h(M β)      mean(h′(Xβ) X′β)
+               before h, so limits stay in range
+    regrid     h(M β), tested and bounded as     the same      the same
+               it is, by the delta method
 
 Ratios are differences of logs shown through exp (C log …), odds ratios of logits, lift is a ratio less one; under a log (logit) link they
-are exp(C M β), as in emmeans. Averages over the data (`average="observed"`) take means after h, as marginaleffects does.
+are exp(C M β), as in emmeans. Averages over the data (`average="observed"`) are means after h, mean(h(Xβ)) for h(M β), as in
+marginaleffects.
 
 Source: Searle, Speed & Milliken (1980); Lenth (2016); Arel-Bundock, Greifer & Heiss (2024) for averages over the data.
 """
@@ -92,14 +95,22 @@ def explore(
     reference = evolve(reference, at=checked_at(reference, at))
     asked = resolve(reference, sign="-" if compare == "difference" else "/", groups=average == "observed")
     target = Question(reference=reference, asked=asked, options=options).target()
-    return EffectsState(query=query, target=target, estimate=target_estimate(target, fit.coef))
+    return EffectsState(query=query, **shown_estimate(target, fit.coef))
 
 
-def target_estimate(target: Target, coef: Floats) -> Floats:
-    """The numbers as shown, (K,); NaN where nothing can be estimated."""
-    value = target.value(coef)
-    shown = value if target.back is None else np.asarray(target.back.value(value))
-    return shown if target.estimable is None else np.where(target.estimable, shown, np.nan)
+def shown_estimate(target: Target, coef: Floats) -> dict[str, Any]:
+    """The target and its numbers as shown, (K,); NaN where nothing can be estimated, which the target then says."""
+    with np.errstate(all="ignore"):
+        value = target.value(coef)
+        shown = value if target.back is None else np.asarray(target.back.value(value))
+    known = np.ones(len(value), dtype=bool) if target.estimable is None else target.estimable
+    lost = known & ~np.isfinite(value)
+    if lost.any():
+        why = "the model has no finite value there"
+        reason = tuple(why if gone else r for gone, r in zip(lost, target.reason or [""] * len(lost)))
+        notes = (*target.notes, f"not estimable: {why}")
+        target, known = evolve(target, estimable=known & ~lost, reason=reason, notes=notes), known & ~lost
+    return {"target": target, "estimate": np.where(known, shown, np.nan)}
 
 
 def _no_varying(problem: Problem) -> Exception:
@@ -125,9 +136,14 @@ class HeldRows:
     """Rows of a grid, in memory."""
 
     block: RowBlock
+    null: Floats | None = None
 
     def blocks(self) -> Iterator[RowBlock]:
         yield self.block
+
+    def present(self, cells: int) -> np.ndarray:
+        """(cells,) whether any row has weight in the cell."""
+        return np.bincount(self.block.cell, self.block.weight, cells) > 0
 
 
 @frozen(kw_only=True, eq=False)
@@ -155,6 +171,13 @@ class ObservedRows:
                 weight = None if people.weight is None else people.weight[rows]
                 yield self.block(frame, people.index[rows] if untouched else None, cell, weight)
 
+    def present(self, cells: int) -> np.ndarray:
+        """(cells,) whether any row of the data counts for the cell."""
+        out, groups = np.zeros(cells, dtype=bool), np.unique(self.people.group)
+        for code, _, _ in self.people.settings:
+            out[groups + code] = True
+        return out
+
     def changed(self, frame: pl.DataFrame, values: Mapping[str, Any], shifts: Mapping[str, float]) -> pl.DataFrame:
         known = self.encoder.variables
         new = [series(known[n], [v]).new_from_index(0, frame.height) for n, v in values.items()]
@@ -167,10 +190,19 @@ class ObservedRows:
             rows: Any = slice(own[0], own[-1] + 1) if whole and len(own) else own
             X, offset, full = self.X[rows], None if self.offset is None else self.offset[rows], None
         else:
-            encoded = self.encoder.rows(frame)
-            full = np.asarray(encoded.X)
-            X, offset = full if self.kept.all() else full[:, self.kept], encoded.offset
+            full, offset = finite_rows(self.encoder, frame)  # type: ignore[arg-type]
+            X = full if self.kept.all() else full[:, self.kept]
         return encoded_block(self, frame, full, X, offset, cell, weight)
+
+
+def finite_rows(encoder: Encoder, frame: pl.DataFrame, offset: bool = True) -> tuple[Floats, Floats | None]:
+    """Columns (n, P) and offset of rows; NaN where a transform has no finite value (the log of 0)."""
+    with np.errstate(all="ignore"):
+        encoded = encoder.rows(frame, offset=offset)
+        X = np.asarray(encoded.X)
+        if not np.isfinite(X.sum()):
+            X = np.where(np.isfinite(X).all(axis=1)[:, None], X, np.nan)
+    return X, encoded.offset
 
 
 def encoded_block(
@@ -297,29 +329,48 @@ class Question:
             source = ObservedRows(encoder=problem.encoder, people=people, kept=kept, slope=asked.slope, null=null, X=X, offset=offset)
             return source, [f"averaged over the {len(people.group):,} rows of the data that apply"], {}
         made = grid(self.reference, asked, self.options.weights)
-        encoded = problem.encoder.rows(made.frame)
-        full = np.asarray(encoded.X)
+        offset, said = self.offset(made)
+        full, own = finite_rows(problem.encoder, made.frame, offset is None)
         weight = np.nan_to_num(made.weight)
         plain = ObservedRows(encoder=problem.encoder, people=None, kept=kept, slope=asked.slope, null=null)  # type: ignore[arg-type]
-        block = encoded_block(plain, made.frame, full, full[:, kept], encoded.offset, made.cell, weight)
+        block = encoded_block(plain, made.frame, full, full[:, kept], own if offset is None else offset, made.cell, weight)
         details = {"grid": made.frame.with_columns(pl.Series("weight_bossa", made.weight))} if made.frame.height <= SHOWN_GRID else {}
-        return HeldRows(block=block), _grid_notes(made, self.options.weights), details
+        return HeldRows(block=block, null=null), [*_grid_notes(made, self.options.weights), *said], details
+
+    def offset(self, made: Any) -> tuple[Floats | None, list[str]]:
+        """The mean of the offset in every row of the grid, unless the query speaks of its variables; None: whatever the grid gives."""
+        problem = self.reference.problem
+        if problem.design.offset is None or self.reference.offset_names & self.touched():
+            return None, []
+        mean = float(np.average(problem.design.offset, weights=problem.design.freq))
+        return np.full(made.frame.height, mean), [f"offset at its mean, {mean:.4g}"]
+
+    def touched(self) -> set[str]:
+        """Variables that the query or at= gives values."""
+        return {n for a in self.asked.axes for n in a.names} | set(self.reference.at)
 
     # ------------------------------------------------------------ steps
     def steps(self, source: Any) -> tuple[list[Any], Each | None]:
         """The pipeline, and the map through which its values are shown."""
-        C, outer, scale, compare = self.asked.matrix(), self.outer, self.scale, self.options.compare
-        finish = [] if C is None else [Linear(matrix=C, label="contrasts of the means")]
-        if compare != "difference":
+        C, outer, scale = self.asked.matrix(), self.outer, self.scale
+        if self.options.compare != "difference":
             return self.ratios(source, C)  # type: ignore[arg-type]
         if scale == "link" or outer.name == "identity":
             return [self.linear(source, C)], None
         if self.kind == "means" and scale == "response":
-            if self.observed:
-                there = Each(name=f"the {outer.name} link", function=outer.link, slope=LinkSlope(link=outer))
-                return [self.average(source), there], through(outer)
-            return [self.linear(source, None)], through(outer)
-        return [self.average(source), *finish], None
+            if not self.observed:
+                return [self.linear(source, None)], through(outer)
+            there = Each(name=f"the {outer.name} link", function=outer.link, slope=LinkSlope(link=outer))
+            return [*self.responses(source), there], through(outer)
+        return [*self.responses(source), *([] if C is None else [Linear(matrix=C, label="contrasts of the means")])], None
+
+    def responses(self, source: Any) -> list[Any]:
+        """Means (slopes) of each cell on the scale of the response."""
+        if self.outer.name == "identity":
+            return [self.linear(source, None)]
+        if self.observed or self.asked.slope is not None:
+            return [self.average(source)]
+        return [self.linear(source, None), through(self.outer)]
 
     def ratios(self, source: Any, C: Floats) -> tuple[list[Any], Each]:
         """Differences of logs or logits, shown as ratios."""
@@ -328,11 +379,9 @@ class Question:
         wanted = LOGIT if compare == "odds_ratio" else LOG
         units = LOGS.get(outer.name) if wanted is LOG else 1.0 if outer.name == "logit" else None
         if units is not None and not self.observed:
-            step = self.linear(source, C * units)
-            return [step], back
-        means = self.linear(source, None) if outer.name == "identity" else self.average(source)
+            return [self.linear(source, C * units)], back
         there = Each(name=f"{'log' if wanted is LOG else 'log odds'} of each mean", function=wanted.link, slope=LinkSlope(link=wanted))
-        return [means, there, Linear(matrix=C, label="contrasts of the logs")], back
+        return [*self.responses(source), there, Linear(matrix=C, label="contrasts of the logs")], back
 
     def average(self, source: Any) -> Average:
         link = self.outer
@@ -350,30 +399,21 @@ class Question:
     # ------------------------------------------------------------ what can be estimated
     def estimable(self, source: Any) -> tuple[np.ndarray, list[str]]:
         """(K,) whether the data determine each row of the result, and why not."""
-        C = self.asked.matrix()
-        straight = self.scale == "link" or self.outer.name == "identity" or (self.kind == "means" and not self.observed)
-        size, weight, beyond = 0.0, np.zeros(self.asked.cells), None
-        for block in source.blocks() if self.observed or source.block.beyond is not None or self.options.weights != "equal" else ():
-            weight += np.bincount(block.cell, block.weight, self.asked.cells)
-            if block.beyond is None:
-                continue
-            size = max(size, float(np.abs(block.X).max(initial=0.0)), float(np.abs(block.rate).max(initial=0.0)) if straight and block.rate is not None else 0.0)
-            part = block.beyond[:, -null_width(source) :] if straight else block.beyond
-            beyond = np.zeros((part.shape[1], self.asked.cells)) if beyond is None else beyond
-            add_by_cell(beyond, part.T if straight else np.abs(part.T), block)
-        bad = (weight == 0) if weight.any() else np.zeros(self.asked.cells, dtype=bool)
-        outside = np.zeros((1, self.asked.cells)) if beyond is None else beyond / np.where(weight > 0, weight, 1.0)
+        C, cells = self.asked.matrix(), self.asked.cells
+        linear = self.scale == "link" or self.outer.name == "identity" or (not self.observed and self.asked.slope is None)
+        outside = beyond_cells(source, cells, linear) if source.null is not None else np.zeros((1, cells))
+        empty = ~source.present(cells)
         if C is not None:
-            bad = (np.abs(C) > 0) @ bad > 0
-            outside = outside @ C.T if straight else outside @ np.abs(C).T
-        ok = ~bad & (np.abs(outside).max(axis=0) <= 1e-8 * max(size, 1.0))
+            empty = (C != 0) @ empty
+            outside = outside @ C.T if linear else outside @ np.abs(C).T
+        ok = ~empty & (np.abs(outside).max(axis=0) <= 1e-8)
         return ok, self.reasons(source, ok) if not ok.all() else []
 
     def reasons(self, source: Any, ok: np.ndarray) -> list[str]:
         """Why each row of the result that is not estimable is not: the empty cells behind it."""
-        if self.observed or source.block.beyond is None:
+        if self.observed or source.null is None:
             return ["" if good else "no rows of the data belong to it" for good in ok]
-        names = [n for n in self.reference.names if self.reference.encoder.variables[n].kind != "numeric" or self.reference.encoder.variables[n].values]
+        names = [n for n in self.reference.names if self.reference.cells(self.reference.encoder.variables[n])]
         names, table = cell_table(self.reference, names)
         gone = np.abs(source.block.beyond).max(axis=1) > 1e-8
         frame = grid(self.reference, self.asked, self.options.weights).frame.select(names)
@@ -391,7 +431,7 @@ class Question:
     def said(self, back: Each | None) -> list[str]:
         """The scale, in words."""
         if self.options.compare != "difference":
-            return [f"compared by {self.options.compare.replace('_', ' ')}, on the {'link' if len(self.asked.axes) and not self.observed else 'response'} scale"]
+            return [f"compared by {self.options.compare.replace('_', ' ')}; tested as differences of {'log odds' if self.options.compare == 'odds_ratio' else 'logs'}"]
         if self.outer.name == "identity":
             return []
         if self.scale == "link":
@@ -404,13 +444,18 @@ class Question:
         return ["on the response scale, before averages and comparisons"]
 
 
-def null_width(source: Any) -> int:
-    """Columns of `beyond` that belong to the last of what it holds (the rates, for slopes)."""
-    null = source.null if isinstance(source, ObservedRows) else None
-    if null is not None:
-        return null.shape[1]
-    width = source.block.beyond.shape[1]
-    return width // 2 if source.block.rate is not None else width
+def beyond_cells(source: Any, cells: int, linear: bool) -> Floats:
+    """How far the mean row of each cell reaches beyond the data, relative to the size of the rows, (d, cells); with `linear` False no row
+    of the cell may."""
+    total, size, weight, width = np.zeros((0, cells)), 1e-300, np.zeros(cells), source.null.shape[1]
+    for block in source.blocks():
+        part = block.beyond[:, -width:] if linear else np.abs(block.beyond)
+        total = total if len(total) else np.zeros((part.shape[1], cells))
+        add_by_cell(total, part.T, block)
+        rows = block.X if block.rate is None or not linear else block.rate
+        size = max(size, float(np.abs(rows).max(initial=0.0)))
+        weight += np.bincount(block.cell, block.weight, cells)
+    return total / np.where(weight > 0, weight, 1.0) / size
 
 
 def mean_rows(source: Any, cells: int, p: int) -> tuple[Floats, Floats | None]:
@@ -430,8 +475,8 @@ def mean_rows(source: Any, cells: int, p: int) -> tuple[Floats, Floats | None]:
             any_offset = True
             add_by_cell(moved, offset[None], block)
         weight += np.bincount(block.cell, block.weight, cells)
-    with np.errstate(invalid="ignore"):
-        return np.nan_to_num((total / weight).T), np.nan_to_num((moved / weight)[0]) if any_offset else None
+    weight = np.where(weight > 0, weight, 1.0)  # an empty cell is not estimable, and said to be
+    return (total / weight).T, (moved / weight)[0] if any_offset else None
 
 
 def _grid_notes(made: Any, weights: str) -> list[str]:

@@ -84,10 +84,14 @@ class Reference:
     @property
     def names(self) -> list[str]:
         """Variables of the fixed part and of offsets."""
-        spec = self.encoder.spec
-        wanted = [v for t in self.encoder.terms for v in t.variables]
-        wanted += [n.id for e in spec.offsets for n in names_in(e)] + ([spec.offset] if spec.offset else [])
+        wanted = [*(v for t in self.encoder.terms for v in t.variables), *sorted(self.offset_names)]
         return [n for n in dict.fromkeys(wanted) if n in self.encoder.variables]
+
+    @property
+    def offset_names(self) -> set[str]:
+        """Variables that offsets are made of."""
+        spec = self.encoder.spec
+        return {n.id for e in spec.offsets for n in names_in(e)} | ({spec.offset} if spec.offset else set())
 
     def error(self, what: str, position: int, do: str = "") -> FormulaError:
         return FormulaError(what, text=self.query.text, position=position, do=do, where=self.where)
@@ -543,7 +547,8 @@ def grid(reference: Reference, asked: Asked, weights: str) -> Grid:
     if not frame.width:
         frame = pl.DataFrame({"": np.zeros(A * R)})
     weight = grid_weights(reference, asked, averaged, over, weights)
-    held = {n: v[0] for n, v in values.items() if len(v) == 1}
+    fixed = {v for t in reference.encoder.terms for v in t.variables} | set(reference.at)
+    held = {n: v[0] for n, v in values.items() if len(v) == 1 and n in fixed}
     return Grid(frame=frame, cell=np.tile(np.arange(A), R), weight=weight.ravel(), averaged=averaged, held=held)
 
 
