@@ -33,7 +33,7 @@ def suggestion(name: object, known: Iterable[object], intro: str = "Known:") -> 
 
 
 def _rebuild(cls: type, what: str, where: str, do: str) -> BossaError:
-    error = cls.__new__(cls)
+    error: BossaError = BossaError.__new__(cls)
     BossaError.__init__(error, what, where=where, do=do)
     return error
 

@@ -6,7 +6,6 @@ frame. `_then` is the only place that knows what becomes stale when a stage chan
 
 from __future__ import annotations
 
-import warnings
 from typing import Any
 
 import polars as pl
@@ -15,7 +14,7 @@ from attrs import evolve, frozen
 from .design.data import as_frame
 from .design.encode import encode
 from .design.formula import make_spec, resolve, update_formula
-from .errors import DataError, DataWarning, NotFitted, NotYet, OptionError, Refused, UnknownOption
+from .errors import DataError, NotFitted, NotYet, UnknownOption
 from .estimate import registry
 from .explore import diagnose, effects, hypothesis, predict, simulate
 from .infer import infer
@@ -347,7 +346,9 @@ class Model:
 
     @property
     def resamples(self) -> pl.DataFrame:
-        raise NotYet("resampling is not built yet.", where=".resamples", do="Use .infer() and its errors= options.")
+        """Every replicate of the last bootstrap or permutation: replicate, term, estimate, code (0 usable)."""
+        self._fitted("resamples")
+        return table.resamples_frame(self)
 
     # ---------------------------------------------------------------- reading
     def tidy(self) -> pl.DataFrame:
@@ -378,7 +379,8 @@ class Model:
 
     def summary(self):
         """R-like text of the fit."""
-        return summary.summary(self, diagnose.diagnostics(*self._fitted("summary()")), diagnose.casewise_residuals(*self._fitted("summary()")))
+        problem, fit = self._fitted("summary()")
+        return summary.summary(self, diagnose.diagnostics(problem, fit), diagnose.casewise_residuals(problem, fit))
 
     def equation(self, *, numbers: bool = False):
         """The model as LaTeX, with symbols or with the estimates."""

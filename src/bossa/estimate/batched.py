@@ -21,7 +21,9 @@ from ..state.plan import Draws, Replicates
 def counts_of(problem: Problem, replicates: Replicates) -> tuple[np.ndarray, np.ndarray]:
     """Weights of the normal equations (b, n) and observations (b,) of a block of frequencies."""
     design = problem.design
-    counts = replicates.freq if design.freq is None else replicates.freq * design.freq
+    counts = np.asarray(replicates.freq)
+    if design.freq is not None:
+        counts = counts * design.freq
     W = counts if design.weights is None else counts * design.weights
     return W, counts.sum(axis=1)
 
@@ -39,7 +41,7 @@ def lm_many(problem: Problem, fit: FitState, replicates: Replicates) -> Draws:
         n_obs, code = np.full(len(coef), design.n_obs), np.full(len(coef), FINE)
     else:
         W, n_obs = counts_of(problem, replicates)
-        coef, inverse, rss, code = ols_many(design.X, W, design.y - offset)
+        coef, inverse, rss, code = ols_many(design.X, W, np.asarray(design.y) - offset)
         unscaled = np.einsum("bii->bi", inverse)
     with np.errstate(divide="ignore", invalid="ignore"):
         sigma = np.sqrt(np.maximum(rss, 0) / (n_obs - p))
@@ -55,7 +57,7 @@ def glm_many(problem: Problem, fit: FitState, replicates: Replicates) -> Draws |
         base = np.ones(design.n) if design.total_weights is None else design.total_weights
         W, n_obs, Y = np.tile(base, (replicates.size, 1)), np.full(replicates.size, design.n_obs), replicates.y
     else:
-        (W, n_obs), Y = counts_of(problem, replicates), design.y
+        (W, n_obs), Y = counts_of(problem, replicates), np.asarray(design.y)
     coef, inverse, code = score_many(design.X, W, Y, design.offset, (family, link), fit.coef)
     sigma = np.ones(len(coef))
     if fit.dispersion_estimated:

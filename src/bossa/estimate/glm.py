@@ -64,7 +64,7 @@ class Maximum:
         return rounding(self.rows, self.scoring.point.mu)
 
 
-@estimator("glm", accepts=accepts, many=glm_many)
+@estimator("glm", accepts=accepts, many=glm_many, takes=("max_iter", "tol", "start"))
 def fit_glm(problem: Problem) -> FitState:
     """Maximum likelihood (or quasi-likelihood) on the problem's design."""
     design, link = problem.design, problem.link
@@ -90,9 +90,6 @@ def _check(problem: Problem) -> None:
         raise Refused(
             "prior weights are not defined for family 't'.", where="fit()", do="Use freq_weights= for counts, or family='gaussian'."
         )
-    for name in ("nagq", "optimizer"):
-        if getattr(problem.options, name) is not None:
-            raise OptionError(f"{name}= has no meaning for a model without random effects.", where="fit()", do="Leave it out.")
 
 
 def _control(problem: Problem) -> Control:
@@ -322,7 +319,7 @@ def _outcome(problem: Problem, found: Maximum, design: Design, direction: Floats
     """One sentence, what to do, and at most one warning."""
     status, message, advice, warning = _verdict(problem, found, design, direction, dispersion)
     if warning is not None:
-        warnings.warn(f"{message} {advice}", warning, stacklevel=2)
+        warnings.warn(f"{message} {advice}", warning, stacklevel=6)  # the line that called .fit()
     return Outcome(
         status=status,
         message=message,

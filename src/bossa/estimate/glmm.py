@@ -78,7 +78,7 @@ class Prepared:
     notes: tuple[str, ...]
 
 
-@estimator("glmm", accepts=accepts)
+@estimator("glmm", accepts=accepts, takes=("nagq", "max_iter", "tol", "start"))
 def fit_glmm(problem: Problem) -> FitState:
     """Maximum likelihood on the problem's design."""
     nagq, max_iter, tol = _check(problem)

@@ -87,8 +87,8 @@ def _problems(problem: Problem, fit: FitState, replicates: Replicates) -> Iterat
         if replicates.y is not None:
             replaced = evolve(design, y=replicates.y[i])
         else:
-            counts = replicates.freq[i] if design.freq is None else replicates.freq[i] * design.freq
-            replaced = design.take(counts)
+            counts = np.asarray(replicates.freq)[i]
+            replaced = design.take(counts if design.freq is None else counts * design.freq)
         yield evolve(problem, design=replaced, options=options)
 
 
@@ -108,19 +108,11 @@ def _one(estimator: registry.Estimator, problem: Problem, p: int) -> tuple[Any, 
 
 
 def _joined(blocks: list[Draws], planned: int) -> Draws:
-    def stack(name: str) -> np.ndarray | None:
-        parts = [getattr(b, name) for b in blocks]
+    def stack(parts: list[Any]) -> Any:
         return None if parts[0] is None else np.concatenate(parts)
 
-    return Draws(
-        coef=stack("coef"),
-        sigma=stack("sigma"),
-        code=stack("code"),
-        se=stack("se"),
-        theta=stack("theta"),
-        loglik=stack("loglik"),
-        planned=planned,
-    )
+    columns = {f: stack([getattr(b, f) for b in blocks]) for f in ("coef", "sigma", "code", "se", "theta", "loglik")}
+    return Draws(**columns, planned=planned)
 
 
 def failures(draws: Draws) -> dict[str, int]:

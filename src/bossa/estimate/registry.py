@@ -14,33 +14,42 @@ from collections.abc import Callable, Iterator
 from importlib import import_module
 from typing import Any
 
-from attrs import evolve, frozen
+from attrs import evolve, fields, frozen
 
-from ..errors import NotYet
-from ..state.design import Problem
+from ..errors import NotYet, OptionError
+from ..state.design import FitOptions, Problem
 from ..state.fit import FitState
 
+KINDS = {
+    "lm": "a linear model",
+    "glm": "a generalized linear model",
+    "lmm": "a linear mixed model",
+    "glmm": "a generalized linear mixed model",
+}
 PLAIN, MIXED = ("lm", "glm"), ("lmm", "glmm")
 
 
 @frozen
 class Estimator:
-    """A registered way of fitting: `accepts(problem)` says which problems are its own."""
+    """A registered way of fitting: `accepts(problem)` says which problems are its own, `takes` which options of `.fit()` mean something."""
 
     name: str
     fit: Callable[[Problem], FitState]
     accepts: Callable[[Problem], bool]
     many: Callable[..., Any] | None = None
+    takes: tuple[str, ...] = ()
 
 
 ESTIMATORS: dict[str, Estimator] = {}
 
 
-def estimator(name: str, *, accepts: Callable[[Problem], bool], many: Callable[..., Any] | None = None) -> Callable:
-    """Register the decorated `fit(problem) -> FitState` under `name`."""
+def estimator(
+    name: str, *, accepts: Callable[[Problem], bool], many: Callable[..., Any] | None = None, takes: tuple[str, ...] = ()
+) -> Callable:
+    """Register the decorated `fit(problem) -> FitState` under `name`; `takes`: the options of `.fit()` that it has a use for."""
 
     def register(fit: Callable[[Problem], FitState]) -> Callable[[Problem], FitState]:
-        ESTIMATORS[name] = Estimator(name, fit, accepts, many)
+        ESTIMATORS[name] = Estimator(name, fit, accepts, many, takes)
         return fit
 
     return register
@@ -77,7 +86,17 @@ def choose(problem: Problem) -> Estimator:
     raise NotYet(f"{what} is not built yet.", where=f"model({problem.spec.formula!r})")
 
 
+def _check_options(chosen: Estimator, problem: Problem) -> None:
+    """An option that this kind of model has no use for is an error, never ignored."""
+    for option in fields(FitOptions):
+        if option.name not in chosen.takes and getattr(problem.options, option.name) is not None:
+            has = f"It takes {', '.join(chosen.takes)}." if chosen.takes else "Leave it out: the fit has a closed form."
+            raise OptionError(f"{option.name}= has no use for {KINDS.get(chosen.name, chosen.name)}.", where="fit()", do=has)
+
+
 def fit(problem: Problem) -> tuple[Problem, FitState]:
     """Fit, and the problem with only the columns that rank allows."""
-    state = choose(problem).fit(problem)
+    chosen = choose(problem)
+    _check_options(chosen, problem)
+    state = chosen.fit(problem)
     return evolve(problem, design=problem.design.keep(state.kept)), state

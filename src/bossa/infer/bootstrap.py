@@ -158,7 +158,7 @@ def _interval(kind: str, values: np.ndarray, observed: np.ndarray, context: tupl
         a = resample.acceleration(left_out_values(problem, fit, target, groups))
         return resample.bca_interval(observed, values, a, level, side), resample.bca_p(observed, values, a, null, side)
     se = np.sqrt(np.diag(fit.vcov))
-    pivots = (values - observed) / draws.se[draws.code == 0]
+    pivots = (values - observed) / np.asarray(draws.se)[draws.code == 0]
     limits = resample.studentized_interval(observed, se, pivots, level, side)
     return limits, resample.percentile_p(observed - se * pivots, null, side)
 

@@ -83,7 +83,7 @@ def permutation(problem: Problem, fit: FitState, target: Target, options: Perm) 
             draw = PermuteDraw(base, residual, blocks, signs)
             plan = Plan(scheme="freedman-lane", unit="response", n=options.n_perm, rows=len(y), seed=seeds, draw=draw)
             observed[k] = statistics(X, R, V0, row, c, y[None])[0]
-            draws[:, k] = np.concatenate([statistics(X, R, V0, row, c, plan.block(i).y) for i in range(plan.blocks)])
+            draws[:, k] = np.concatenate([statistics(X, R, V0, row, c, np.asarray(plan.block(i).y)) for i in range(plan.blocks)])
             if tick is not None:
                 tick(options.n_perm)
     asked = ~np.isnan(observed)
@@ -111,7 +111,7 @@ def permutation(problem: Problem, fit: FitState, target: Target, options: Perm) 
 def whitened(problem: Problem) -> tuple[np.ndarray, np.ndarray]:
     """√w X and √w (y − offset), counted rows written out: errors are then exchangeable under the model."""
     design = problem.design
-    y = design.y if design.offset is None else design.y - design.offset
+    y = np.asarray(design.y) if design.offset is None else design.y - design.offset
     X = design.X
     if design.weights is not None:
         root = np.sqrt(design.weights)
@@ -127,7 +127,7 @@ def reduced(
 ) -> tuple[np.ndarray, np.ndarray, bool]:
     """Least squares under rowᵀβ = c: fitted values, residuals, and whether the constrained space still holds a constant direction.
 
-        β_c = β̂ − V₀ℓ (ℓᵀV₀ℓ)⁻¹ (ℓᵀβ̂ − c)
+    β_c = β̂ − V₀ℓ (ℓᵀV₀ℓ)⁻¹ (ℓᵀβ̂ − c)
     """
     direction = V0 @ row
     constrained = coef - direction * (row @ coef - c) / (row @ direction)

@@ -11,9 +11,11 @@ Source: weights as a vector of counts, Davison & Hinkley (1997) §2.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
-from ..types import Array, Floats, Ints
+from ..types import Floats, Ints
 
 FINE, RANK, NOT_CONVERGED, OUT_OF_RANGE = 0, 1, 2, 3
 CONDITION = 1e7  # of the unit-scaled Gram matrix' factor: beyond it a replicate counts as rank deficient
@@ -97,7 +99,7 @@ def ols_responses(X: Floats, R: Floats, weights: Floats | None, Y: Floats) -> tu
 
 
 def glm_many(
-    X: Floats, W: Floats, Y: Floats, offset: Floats | None, rule: tuple[Array, Array], start: Floats, steps: int = 25
+    X: Floats, W: Floats, Y: Floats, offset: Floats | None, rule: tuple[Any, Any], start: Floats, steps: int = 25
 ) -> tuple[Floats, Floats, Ints]:
     """Fisher scoring of every replicate, all started at the full data's coefficients.
 

@@ -134,7 +134,7 @@ def bca_p(observed: Floats, draws: Floats, acceleration: Floats, null: Floats, s
     special = _special()
     B = len(draws)
     z0 = bias_correction(observed, draws)
-    shares = []
+    shares: list[Floats] = []
     for count in ((draws <= null).sum(axis=0), (draws >= null).sum(axis=0)):
         inside = np.minimum((1 + count) / (B + 1), 1 - 0.5 / (B + 1))
         sign = 1 if not shares else -1

@@ -22,7 +22,7 @@ def entropy(seed: Any, where: str = "seed") -> int | tuple[int, ...]:
     if seed is None:
         return int(np.random.SeedSequence().entropy)  # type: ignore[arg-type]
     if isinstance(seed, np.random.SeedSequence):
-        return _as_ints([*np.atleast_1d(seed.entropy), *seed.spawn_key])
+        return _as_ints([*np.atleast_1d(np.asarray(seed.entropy)), *seed.spawn_key])
     if isinstance(seed, np.random.BitGenerator):
         seed = np.random.Generator(seed)
     if isinstance(seed, np.random.Generator):

@@ -14,8 +14,8 @@ import polars as pl
 from attrs import frozen
 
 from ..design.formula import data_names
-from ..errors import Refused
-from ..state.inference import EffectsState, InferenceState, JointTestState
+from ..errors import NotFitted, Refused
+from ..state.inference import EffectsState, InferenceState, JointTestState, ResamplesState
 
 
 class Readable(Protocol):
@@ -254,6 +254,23 @@ def simulations_frame(m: Readable) -> pl.DataFrame:
     if m.focus_inference is not None:
         return pl.DataFrame({k: series(v) for k, v in uncertainty(m.focus_inference).items()})
     return pl.DataFrame({f"sim_{i + 1}": m.focus.values[:, i] for i in range(m.focus.values.shape[1])})
+
+
+def resamples_frame(m: Readable) -> pl.DataFrame:
+    """replicate, what was estimated, estimate, code (0: usable) of the last resampling; for permutations the statistics."""
+    inference = m.inference if m.focus is None else m.focus_inference
+    state = getattr(inference, "extra", None)
+    if not isinstance(state, ResamplesState):
+        raise NotFitted("there are no resamples yet.", where=".resamples", do='Write m = m.infer(how="boot") and ask that.')
+    if state.values is None:
+        raise NotFitted("the replicates were not kept (save_resamples=False).", where=".resamples", do="Leave save_resamples=True.")
+    labels = pl.DataFrame({"term": list(m.problem.design.names)}) if m.focus is None else m.focus.target.labels
+    B, K = state.values.shape
+    frame = pl.DataFrame({"replicate": np.repeat(np.arange(1, B + 1), K)})
+    repeated = labels[np.tile(np.arange(K), B)]
+    return frame.hstack(repeated.get_columns()).with_columns(
+        estimate=pl.Series(state.values.ravel(), nan_to_null=True), code=np.repeat(state.code, K)
+    )
 
 
 def diagnostics_frame(m: Readable, numbers: Mapping[str, Any]) -> pl.DataFrame:

@@ -116,7 +116,7 @@ class Design:
         random = self.random
         if random is not None:
             random = evolve(random, terms=tuple(t.take(used) for t in random.terms))
-        changes = {"y": some(self.y), "weights": some(self.weights), "offset": some(self.offset), "rows": self.rows[used]}
+        changes: dict[str, Any] = {"y": some(self.y), "weights": some(self.weights), "offset": some(self.offset), "rows": self.rows[used]}
         return evolve(self, X=self.X[used], freq=np.asarray(counts, dtype=float)[used], random=random, **changes)
 
     def keep(self, kept: np.ndarray) -> Design:
