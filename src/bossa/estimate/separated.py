@@ -17,6 +17,7 @@ from ..state.design import Design, Problem
 from ..state.spec import Call, Expr, Name, Term
 from ..types import Bools, Floats
 
+CODINGS = ("factor", "C", "treatment", "sum", "helmert", "sequential")
 CATEGORICAL = ("String", "Categorical", "Enum", "Boolean")
 
 
@@ -26,44 +27,50 @@ def guilty(X: Floats, direction: Floats) -> Bools:
     return size > 1e-6 * size.max()
 
 
+def named(names: tuple[str, ...], columns: Bools) -> str:
+    """The names where `columns` (p,) is True, at most six of them spelt out."""
+    chosen = [name for name, c in zip(names, columns) if c]
+    return ", ".join(chosen[:6]) + (f" and {len(chosen) - 6} more" if len(chosen) > 6 else "")
+
+
 def explanation(problem: Problem, design: Design, direction: Floats) -> tuple[str, str]:
-    """What separates, as a sentence, and the names to blame.
+    """What separates, as a sentence, and the coefficients that run away.
 
     design     with the kept columns only
     direction  (p,)
     """
     response, y = str(problem.spec.response), design.y
     assert y is not None
-    if np.ptp(y) == 0:
-        return f"every row has {response} = {y[0]:g}", "every coefficient"
     moves, columns = moving(design.X, direction), guilty(design.X, direction)
+    running = named(design.names, columns)
+    if np.ptp(y) == 0:
+        return f"every row has {response} = {y[0]:g}", running
     cells = _pure_cells(problem, design, columns, moves) or _pure_columns(design, columns, moves)
     if cells:
         said = [f"every row with {label} has {response} = {value:g}" for label, value in cells[:3]]
-        more = f" (and {len(cells) - 3} more cells)" if len(cells) > 3 else ""
-        return ", ".join(said) + more, ", ".join(label for label, _ in cells[:3])
-    names = [design.names[j] for j in np.flatnonzero(columns)]
-    real = [j for j in np.flatnonzero(columns) if np.ptp(design.X[:, j]) > 0]
-    if len(real) == 1 and moves.all():
-        split = _split(design.names[real[0]], design.X[:, real[0]], y, response)
+        return ", ".join(said) + (f" (and {len(cells) - 3} more cells)" if len(cells) > 3 else ""), running
+    varying = columns & (np.ptp(design.X, axis=0) > 0)
+    if varying.sum() == 1 and moves.all():
+        j = int(np.argmax(varying))
+        split = _split(design.names[j], design.X[:, j], y, response)
         if split:
-            return split, names[-1]
-    together = ", ".join(n for n in names[:6] if n != "Intercept") + (f" and {len(names) - 6} more" if len(names) > 6 else "")
+            return split, running
     kind = "all" if moves.all() else f"{int(moves.sum())} of {design.n}"
-    return f"a combination of {together} tells the outcomes of {kind} rows apart without error", together
+    together = named(design.names, varying if varying.any() else columns)
+    return f"a combination of {together} tells the outcomes of {kind} rows apart without error", running
 
 
 def _pure_cells(problem: Problem, design: Design, columns: Bools, moves: Bools) -> list[tuple[str, float]]:
     """(label, outcome) of the cells of factors that hold one outcome only: main effects first, then interactions."""
-    if problem.data is None:
+    if problem.data is None or problem.data.height != design.n:
         return []
     blamed = {design.terms[k] for k in np.unique(design.term_of[columns])}
     terms = sorted((t for t in problem.spec.fixed if str(t) in blamed and t.degree > 0), key=_degree)
     for degree in sorted({t.degree for t in terms}):
         found = []
         for term in (t for t in terms if t.degree == degree):
-            factors = [f for f in (_column(e) for e in term.factors) if _is_factor(problem.data, f)]
-            if len(factors) == term.degree:
+            factors = [_factor(problem.data, e) for e in term.factors]
+            if all(factors):
                 found += _cells_of(problem.data, factors, design.y, moves)
         if found:
             return found
@@ -74,15 +81,13 @@ def _degree(term: Term) -> int:
     return term.degree
 
 
-def _column(expr: Expr) -> str:
-    """The data column behind a factor of a term: g, factor(g), treatment(g, ref="a")."""
-    if isinstance(expr, Call) and expr.args:
-        return _column(expr.args[0])
-    return expr.id if isinstance(expr, Name) else ""
-
-
-def _is_factor(data: Any, column: str) -> bool:
-    return column in data.columns and (str(data[column].dtype).split("(")[0] in CATEGORICAL or data[column].n_unique() <= 12)
+def _factor(data: Any, expr: Expr) -> str:
+    """The data column behind a categorical factor of a term: g, factor(g), treatment(g, ref="a"); "" for anything else."""
+    coded = isinstance(expr, Call) and expr.function in CODINGS and bool(expr.args)
+    inner = expr.args[0] if isinstance(expr, Call) and coded else expr
+    if not isinstance(inner, Name) or inner.id not in data.columns:
+        return ""
+    return inner.id if coded or str(data[inner.id].dtype).split("(")[0] in CATEGORICAL else ""
 
 
 def _cells_of(data: Any, factors: list[str], y: Any, moves: Bools) -> list[tuple[str, float]]:
