@@ -165,6 +165,16 @@ def test_numbers_as_factor(values):
     assert list(new.ok) == [True, False, False, False, False]
 
 
+def test_arguments_for_columns_that_the_formula_does_not_have_are_said():
+    """So that `.update(". ~ . - g")` keeps them for later and nobody thinks that they act."""
+    design = design_of("y ~ x", sample(), contrasts={"g": "sum", "factor(k)": "helmert"}, levels={"h": ["v", "u"]})[1]
+    assert [note.split(":")[0] for note in design.notes] == [
+        "contrasts= of g has no use",
+        "contrasts= of factor(k) has no use",
+        "levels= of h has no use",
+    ]
+
+
 # ---------------------------------------------------------------- rows
 def test_one_joint_mask():
     """null and NaN alike, over response, terms, weights, offset, groups and bars."""
@@ -210,6 +220,14 @@ def test_rows_of_weight_zero_leave_n():
     assert design.n == used.height == 16
     assert (design.weights > 0).all()
     assert "8 rows of weight 0: not counted." in design.notes
+
+
+def test_rows_of_weight_zero_still_teach():
+    """As in R: a level that only they have keeps its column (of zeros), and they count in a learnt mean."""
+    data = {"y": [1.0, 2, 3, 4], "x": [1.0, 2, 3, 10], "g": list("abac"), "w": [1.0, 1, 1, 0]}
+    _, design, _ = design_of("y ~ g + center(x)", data, weights="w")
+    assert design.names == ("Intercept", "g[b]", "g[c]", "center(x)")
+    np.testing.assert_array_equal(design.X[:, 2:], [[0, -3], [0, -2], [0, -1]])
 
 
 def test_counts_of_zero_are_rows_that_are_not_there():
@@ -427,6 +445,16 @@ def test_groups_of_new_rows():
 
 
 # ---------------------------------------------------------------- what the encoder says of the variables
+def test_an_encoder_of_every_type_of_column_travels():
+    data = sample().with_columns(
+        e=pl.col("g").cast(pl.Enum(["c", "b", "a"])), c=pl.col("h").cast(pl.Categorical), d=pl.col("x").cast(pl.Decimal(10, 2))
+    )
+    encoder, design, _ = design_of("y ~ e*c + d + (e | s)", data)
+    again = pickle.loads(pickle.dumps(encoder))
+    assert again.variables["e"].dtype == data.schema["e"]
+    np.testing.assert_array_equal(again.rows(data).X, design.X)
+
+
 def test_variables():
     encoder, _, _ = design_of("y ~ x + factor(k) + g*b + log(x) + (1 | s)", sample())
     v = encoder.variables
@@ -492,6 +520,7 @@ def test_codings_asked_for_leave_random_terms_alone():
         ("y ~ g", {"levels": {"g": ["a", "b"]}}, UnknownLevel, "'g' has no level 'c'"),
         ("y ~ g", {"contrasts": {"gg": "sum"}}, OptionError, "Did you mean 'g'"),
         ("y ~ x", {"contrasts": {"x": "sum"}}, OptionError, r"Write factor\(x\)"),
+        ("y ~ x", {"levels": {"x": [2, 1]}}, OptionError, r"Write factor\(x\)"),
         ("y ~ C(g, sum)", {"contrasts": {"C(g, sum)": "helmert"}}, OptionError, "Keep one of them"),
         ("y ~ g", {"contrasts": {"g": np.eye(2)}}, OptionError, "Give 3 rows and at most 2 columns"),
         ("y ~ one", {}, DataError, "has only the level 'k'"),

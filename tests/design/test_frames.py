@@ -117,6 +117,7 @@ def test_a_dict_takes_lists_arrays_and_series():
         ([1, 2], "a list is not a table"),
         (np.zeros((2, 2)), "a ndarray is not a table"),
         (pd.Series([1, 2]), "a Series is not a table"),
+        (pl.LazyFrame({"a": [1]}).select("b"), "cannot be collected: .*b"),
         ({"a": [1, 2], "b": [1]}, "different lengths: a 2, b 1"),
         ({"a": 1}, "a int is not a column"),
         ({"a": "xy"}, "a str is not a column"),

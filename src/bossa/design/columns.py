@@ -90,6 +90,7 @@ class Columns:
         self.frame, self.env, self.given, self.learnt = frame, env, given, learnt
         self.learning, self.counts = learning, counts
         self.cache: dict[Expr, Value] = {}
+        self.ordered: set[str] = set()  # columns whose given order of levels was used
         self.names = frozenset(frame.columns)
 
     def __call__(self, expr: Expr) -> Value:
@@ -164,7 +165,9 @@ class Columns:
 
     def column_levels(self, series: pl.Series, kind: str) -> Levels | None:
         """All levels of a column at the fit, None for numbers."""
-        given = self.given.get(series.name)
+        given = self.given.get(series.name) if kind in ("bool", "text") else None
+        if given is not None:
+            self.ordered.add(series.name)
         if kind == "bool":
             values = (False, True) if given is None else tuple(given)
             if set(values) != {False, True}:
@@ -276,6 +279,7 @@ class Columns:
             integer = isinstance(data, Name) and data.id in self.names and self.frame.get_column(data.id).dtype.is_integer()
             levels = number_levels(x, integer)
             if isinstance(data, Name) and data.id in self.given:
+                self.ordered.add(data.id)
                 levels = tuple(reordered(data.id, self.given[data.id], set(levels)))
             self.learnt[expr] = Levels("number", levels, tuple(number_label(v) for v in levels))
         return Codes(number_codes(x, self.learnt[expr].values), self.learnt[expr])

@@ -25,7 +25,10 @@ def as_frame(data: Any) -> pl.DataFrame:
     if isinstance(data, pl.DataFrame):
         return data
     if isinstance(data, pl.LazyFrame):
-        return data.collect()
+        try:
+            return data.collect()
+        except (pl.exceptions.PolarsError, OSError) as error:
+            raise DataError(f"the lazy frame cannot be collected: {str(error).splitlines()[0]}", where="data") from error
     if isinstance(data, Mapping):
         return _from_columns(data)
     return _from_foreign(data)

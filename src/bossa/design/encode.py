@@ -16,7 +16,7 @@ import numpy as np
 import polars as pl
 from attrs import evolve
 
-from ..errors import DataError, listing
+from ..errors import DataError, OptionError, listing
 from ..state.design import Design
 from ..state.spec import Call, Expr, Name, Spec, Term
 from ..types import Array, Bools, Floats, Ints
@@ -24,7 +24,7 @@ from .columns import Codes, Columns, Numbers, Value, absent
 from .encoder import Encoder, Pieces, TermInfo, Variable, column_numbers, fill, full_length, piece_names, relevelled, response
 from .formula import data_names, dot_columns, resolve
 from .levels import Levels, rows_text
-from .plan import check_contrasts, check_levels, plan
+from .plan import check_levels, plan, unused_contrasts
 from .varying import nesting, structure, varying_terms
 
 PROPORTIONS = ("binomial", "quasibinomial")
@@ -51,7 +51,7 @@ def encode(spec: Spec, frame: pl.DataFrame) -> tuple[Encoder, Design, pl.DataFra
     y, trials, success = _response(spec, columns, ok, notes)
     used, values = _used_levels(values, ok, notes)
     check_levels(values)
-    check_contrasts(spec.fixed, values, spec.contrasts)
+    notes += [*unused_contrasts(spec.fixed, values, spec.contrasts, columns.names), *_unused_levels(spec, columns)]
     weights = _weights(spec, columns, ok, trials)
     kept = _kept(ok, weights, notes)
     values = {e: taken_value(v, kept) for e, v in values.items()}
@@ -125,7 +125,7 @@ def _present(spec: Spec, columns: Columns, values: Mapping[Expr, Value], notes: 
     gone = {expr: mask for expr, value in sources.items() if (mask := absent(value)) is not None}
     if not gone:
         return ok
-    reasons = _reasons(columns, gone)
+    reasons = _reasons(columns, sources, gone)
     for mask in gone.values():
         ok &= ~mask
     text = f"a value is missing in {_many(~ok)} of {rows_text(ok.size)} ({', '.join(f'{name} {count}' for name, count in reasons.items())})"
@@ -137,7 +137,7 @@ def _present(spec: Spec, columns: Columns, values: Mapping[Expr, Value], notes: 
     return ok
 
 
-def _reasons(columns: Columns, gone: Mapping[Expr, Bools]) -> dict[str, int]:
+def _reasons(columns: Columns, sources: Mapping[Expr, Value], gone: Mapping[Expr, Bools]) -> dict[str, int]:
     """Missing values by column; by expression where a function made one of a value that is there (log of a negative number)."""
     reasons: dict[str, int] = {}
     for expr, mask in gone.items():
@@ -147,7 +147,7 @@ def _reasons(columns: Columns, gone: Mapping[Expr, Bools]) -> dict[str, int]:
                 reasons[name] = _many(own)
                 made &= ~own
         if made.any():
-            reasons[f"{expr} not a number"] = _many(made)
+            reasons[f"{expr} {'no level' if isinstance(sources[expr], Codes) else 'not a number'}"] = _many(made)
     return reasons
 
 
@@ -224,6 +224,16 @@ def _used_levels(values: Mapping[Expr, Value], ok: Bools, notes: list[str]) -> t
     return used, out
 
 
+def _unused_levels(spec: Spec, columns: Columns) -> Iterator[str]:
+    """Notes on `levels=` of columns that are no factor here."""
+    for name in spec.levels:
+        if name in columns.ordered:
+            continue
+        if Name(name) in columns.learnt:
+            raise OptionError(f"{name!r} is numeric in this formula.", where="levels=", do=f"Write factor({name}) there.")
+        yield f"levels= of {name} has no use: the formula does not have it."
+
+
 def _occurring(value: Codes, ok: Bools) -> Ints:
     G = len(value.levels.labels)
     if value.levels.kind == "bool":
@@ -245,7 +255,7 @@ def _finite(x: Array, name: str) -> Array:
         wrong = ~np.isfinite(x)
         if wrong.any():
             raise DataError(
-                f"{name} is infinite in {rows_text(_many(wrong.reshape(len(x), -1).any(axis=1)))}.",
+                f"{name} is infinite in {rows_text(_many(np.logical_or.reduce(wrong.reshape(len(x), -1), axis=1)))}.",
                 where="formula",
                 do="Leave those rows out or transform the column differently.",
             )

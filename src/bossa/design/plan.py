@@ -8,7 +8,7 @@ Source: R `terms.formula` (TermCode) and `model.matrix`; Chambers & Hastie (1992
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -88,20 +88,27 @@ def contrast_key(expr: Expr, contrasts: Mapping[str, Any]) -> str | None:
     return next((k for k in (str(expr), inside) if k in contrasts), None)
 
 
-def check_contrasts(terms: Sequence[Term], values: Mapping[Expr, Value], contrasts: Mapping[str, Any]) -> None:
-    """Every key of `contrasts=` must name a factor of the fixed part."""
-    factors = {f for t in terms for f in t.factors}
-    used = {contrast_key(f, contrasts) for f in factors if isinstance(values[f], Codes)}
+def unused_contrasts(
+    terms: Sequence[Term], values: Mapping[Expr, Value], contrasts: Mapping[str, Any], columns: Container[str]
+) -> list[str]:
+    """Notes on codings of columns that are no factor of the fixed part.
+
+    raises  OptionError for a coding of a number, or of what is no column at all
+    """
+    factors = {str(f): f for t in terms for f in t.factors}
+    coded = [f for f in factors.values() if isinstance(values[f], Codes)]
+    used = {contrast_key(f, contrasts) for f in coded}
+    notes = []
     for key in contrasts:
         if key in used:
             continue
-        if any(str(f) == key for f in factors):
-            raise OptionError(
-                f"{key!r} is numeric in this formula; codings are for factors.", where="contrasts=", do=f"Write factor({key})."
-            )
-        raise UnknownOption(
-            key, sorted(str(f) for f in factors if isinstance(values[f], Codes)) or ["no factor"], where="contrasts=", kind="factor"
-        )
+        if key in factors:
+            raise OptionError(f"{key!r} is numeric in this formula.", where="contrasts=", do=f"Write factor({key}) there.")
+        inner = key.removeprefix("factor(").removesuffix(")") if key.startswith("factor(") else key
+        if inner not in columns:
+            raise UnknownOption(key, sorted(map(str, coded)) or ["no factor"], where="contrasts=", kind="factor")
+        notes.append(f"contrasts= of {key} has no use: it is no factor of the fixed part.")
+    return notes
 
 
 def check_levels(values: Mapping[Expr, Value]) -> None:
