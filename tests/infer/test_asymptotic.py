@@ -4,7 +4,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from bossa import model
+from bossa import load_dataset, model
 from bossa.errors import Refused
 from bossa.infer import infer
 from bossa.state.target import Each, Linear, Target
@@ -258,3 +258,15 @@ def test_hc3_of_a_row_fitted_exactly_is_refused_by_name():
     with pytest.raises(Refused, match="row 5 of the data is fitted exactly"):
         model("y ~ x + g", data).fit().infer(errors="HC3")
     assert model("y ~ x + g", data).fit().infer(errors="HC1").params["se"].is_finite().all()
+
+
+def test_linear_mixed_models_bring_their_own_degrees_of_freedom():
+    """One row asked by t and by F: the same test, by Satterthwaite (default) and by Kenward and Roger; balanced data: 17 df (lmerTest)."""
+    m = model("Reaction ~ Days + (Days | Subject)", load_dataset("sleepstudy")).fit()
+    for df in ("auto", "satterthwaite", "kenward-roger"):
+        t, row = m.infer(df=df).inference, m.jointtest(df=df).row(0, named=True)
+        assert t.df[1] == pytest.approx(17, rel=1e-5)
+        assert (row["statistic"], row["df2"]) == pytest.approx((t.statistic[1] ** 2, t.df[1]), rel=1e-8)
+    assert np.isinf(m.infer(df="inf").inference.df).all()
+    with pytest.raises(Refused, match="without random effects"):
+        m.infer(errors="HC3")

@@ -234,15 +234,16 @@ def _unequal(problem: Problem, fit: FitState, df: str) -> Covariance:
     if not diagnose.is_linear(problem):
         raise Refused("it is for linear models: a family has its own variance function.", where=where, do="Use errors='HC3'.")
     design = problem.design
-    first = np.unique(design.X[:4096], axis=0)
-    cells, codes = (first, None) if len(first) > len(fit.coef) else np.unique(design.X, axis=0, return_inverse=True)
-    if codes is None or len(cells) != len(fit.coef):
+    cells, codes = distinct_rows(design.X[:4096])
+    if len(cells) <= len(fit.coef):
+        cells, codes = distinct_rows(design.X)
+    if len(cells) != len(fit.coef):
         raise Refused(
             "it needs a model with one mean per cell of its factors, all interactions included and no numeric covariate.",
             where=where,
             do="Use errors='HC3', or write y ~ a * b.",
         )
-    parts = sandwich.cell_variances(cells, codes.ravel(), design.y - fit.mu, design.weights, design.freq)
+    parts = sandwich.cell_variances(cells, codes, design.y - fit.mu, design.weights, design.freq)
     if (parts.cell_df <= 0).any():
         raise Refused(
             f"{int((parts.cell_df <= 0).sum())} of {len(cells)} cells have a single observation, so their variance is unknown.",
@@ -254,3 +255,16 @@ def _unequal(problem: Problem, fit: FitState, df: str) -> Covariance:
         return Covariance(root=parts.root, errors="unequal_var", rule="satterthwaite", number=math.nan, parts=parts, notes=notes)
     rule, number = _number(problem, fit, df, "satterthwaite", "unequal_var")
     return Covariance(root=parts.root, errors="unequal_var", rule=rule, number=number, notes=notes)
+
+
+def distinct_rows(X: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The different rows of X (n, p), and which of them each row is (n,); by one number per row, checked."""
+    key = np.zeros(len(X))
+    for j, multiple in enumerate(np.random.default_rng(0).random(X.shape[1]).tolist()):
+        key += multiple * X[:, j]
+    _, first, codes = np.unique(key, return_index=True, return_inverse=True)
+    rows = X[first]
+    if (rows[codes] == X).all():
+        return rows, codes
+    rows, codes = np.unique(X, axis=0, return_inverse=True)
+    return rows, codes.ravel()

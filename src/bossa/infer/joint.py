@@ -351,7 +351,7 @@ def _estimable_part(problem: Problem, L: np.ndarray) -> np.ndarray:
             where="infer(how='joint')",
             do="Save the model with data=True, or use type=2.",
         )
-    X = problem.encoder.rows(problem.data, offset=False).X
+    X = triangular(problem.encoder.rows(problem.data, offset=False).X)
     size = np.sqrt(np.einsum("ij,ij->j", X, X))
     size[size == 0] = 1.0
     solution = np.linalg.lstsq(X[:, design.kept] / size[design.kept], X[:, ~design.kept] / size[~design.kept], rcond=None)[0]
