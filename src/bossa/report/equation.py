@@ -8,6 +8,7 @@ Random effects stand after the fixed part, one letter per grouping term, each wi
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from itertools import product
 from math import isfinite
@@ -59,7 +60,7 @@ FAMILIES = {
     "quasipoisson": r"\left(\text{mean } \mu_i,\ \text{variance } \phi\,\mu_i\right)",
 }
 LETTERS = "uvwabcdefgh"
-PER_LINE = 3
+LINE = 70  # characters of a line, about
 
 
 @frozen(repr=False)
@@ -138,14 +139,17 @@ def _response(m: Readable) -> tuple[str, str | None]:
 
 
 def _sum(m: Readable, numbers: bool) -> str:
-    """β₀ + β₁ x₁ + … with a line break every few terms."""
+    """β₀ + β₁ x₁ + … broken into lines."""
     parts = [*_fixed(m, numbers), *_offsets(m)]
     parts += [p for j, term in enumerate(_random(m)) for p in _effects(LETTERS[j % len(LETTERS)], term)]
-    out = ""
+    out, width = "", 0
     for i, part in enumerate(parts):
         sign, size = ("-", part[1:]) if part.startswith("-") else ("+", part)
-        lead = ("" if sign == "+" else "-") if i == 0 else f" {sign} "
-        out += (" \\\\\n&\\quad" if i and i % PER_LINE == 0 else "") + lead + size
+        own = len(re.sub(r"\\[a-z]+|[{}\\]", "", part)) + 3
+        width += own
+        if i and width > LINE:
+            out, width = out + " \\\\\n&\\quad", own
+        out += (f" {sign} " if i else sign.replace("+", "")) + size
     return out or "0"
 
 
