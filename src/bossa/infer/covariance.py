@@ -260,7 +260,7 @@ def _unequal(problem: Problem, fit: FitState, df: str) -> Covariance:
 def distinct_rows(X: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The different rows of X (n, p), and which of them each row is (n,); by one number per row, checked."""
     key = np.zeros(len(X))
-    for j, multiple in enumerate(np.random.default_rng(0).random(X.shape[1]).tolist()):
+    for j, multiple in enumerate(np.random.default_rng(0).random((X.shape[1],))):
         key += multiple * X[:, j]
     _, first, codes = np.unique(key, return_index=True, return_inverse=True)
     rows = X[first]
