@@ -369,16 +369,21 @@ def _levels_inside(name: str, values: Mapping[Expr, Value]) -> Levels | None:
 
 def _numeric(name: str, dtype: Any, x: Floats, as_factor: Levels | None) -> Variable:
     mean, low, high = float(np.add.reduce(x) / x.size), float(np.minimum.reduce(x)), float(np.maximum.reduce(x))
+    squares, different = 0.0, 1 if low == high else 2
     with np.errstate(invalid="ignore"):  # an infinite value is legal where only 1/x is used
-        d = x - mean
-    different = 1 if low == high else 2 if ((x == low) | (x == high)).all() else 3
+        for start in range(0, x.size, 16_384):  # blocks that stay in cache
+            block = x[start : start + 16_384]
+            deviation = block - mean
+            squares += float(deviation @ deviation)
+            if different == 2 and not ((block == low) | (block == high)).all():
+                different = 3
     values = as_factor.values if as_factor is not None else tuple(sorted({low, high})) if different < 3 else ()
     return Variable(
         name=name,
         kind="numeric",
         dtype=dtype,
         mean=mean,
-        sd=float(np.sqrt(d @ d / max(x.size - 1, 1))),
+        sd=float(np.sqrt(squares / max(x.size - 1, 1))),
         minimum=low,
         maximum=high,
         n_unique=different,
