@@ -23,7 +23,9 @@ DEGREES = ("linear", "quadratic", "cubic", "quartic")
 ODD = set("+-/*")
 
 
-def rows(method: str, names: Sequence[str], sign: str = "-", base: int | None = None, degree: int | None = None) -> tuple[Floats, list[str]]:
+def rows(
+    method: str, names: Sequence[str], sign: str = "-", base: int | None = None, degree: int | None = None
+) -> tuple[Floats, list[str]]:
     """Coefficients (K, G) and labels (K,) of a family of contrasts.
 
     names   (G,)  of the means, as they stand in the labels

@@ -1,6 +1,7 @@
 """How fast do the columns of the design change with one variable? Exact derivatives, by the chain rule through the formula.
 
-`rates(encoder, frame, name)` gives ∂X/∂x and ∂offset/∂x on any rows, so a slope is an ordinary linear function of the coefficients:
+`rates(encoder, frame, name)` gives ∂X/∂x (of the columns that move) and ∂offset/∂x on any rows, so a slope is an ordinary linear
+function of the coefficients:
 
     ∂η/∂x = (∂X/∂x) β + ∂offset/∂x
 
@@ -24,7 +25,7 @@ from ..design.encoder import Encoder, fill
 from ..design.transforms import FUNCTIONS, LEVELLED, MATRIX, bind
 from ..errors import Refused
 from ..state.spec import COMPARISONS, Call, Expr, Name, Number, Operation, Text, names_in
-from ..types import Array, Floats
+from ..types import Array, Floats, Ints
 
 WHERE = "explore()"
 
@@ -63,29 +64,37 @@ SAME = ("I", "offset")
 DIFFERENCES = np.array([1 / 280, -4 / 105, 1 / 5, -4 / 5, 0, 4 / 5, -1 / 5, 4 / 105, -1 / 280])
 
 
-def rates(encoder: Encoder, frame: pl.DataFrame, name: str) -> tuple[Floats, Floats | None]:
-    """∂X/∂name (n, P) of every column of the formula, and ∂offset/∂name (n,), None where it is 0.
+def rates(encoder: Encoder, frame: pl.DataFrame, name: str, unit: Expr | None = None) -> tuple[Ints, Floats, Floats | None]:
+    """Columns (k,) of the formula that move with a variable, their derivatives (n, k), and that of the offset (n,), None where it is 0.
 
+    unit    an expression in the variable: derivatives per unit of it; None: of the variable itself
     raises  Refused where the model has no slope in that variable
     """
     columns = encoder.values(frame)
     rate = _Rate(encoder, columns, name)
-    D = np.zeros((frame.height, len(encoder.columns)), order="F")
     ok = np.ones(frame.height, dtype=bool)
+    moving: list[int] = []
+    parts: list[Floats] = []
     for info, pieces in zip(encoder.terms, encoder.pieces):
-        moving = [p for p in pieces if any(n.id == name for n in names_in(p.expr))]
-        if not moving:
+        by_name = [p for p in pieces if any(n.id == name for n in names_in(p.expr))]
+        if not by_name:
             continue
         values: dict[Expr, Value] = {p.expr: encoder.atom(columns, p.expr, ok) for p in pieces}
-        part = np.empty((frame.height, info.columns.stop - info.columns.start), order="F")
-        for piece in moving:
-            fill(part, pieces, values | {piece.expr: rate.value(piece.expr, values[piece.expr])})
-            D[:, info.columns] += part
+        made = [np.empty((frame.height, info.columns.stop - info.columns.start), order="F") for _ in by_name]
+        for out, piece in zip(made, by_name):
+            fill(out, pieces, values | {piece.expr: rate.value(piece.expr, values[piece.expr])})
+        moving += range(info.columns.start, info.columns.stop)
+        parts.append(made[0] if len(made) == 1 else sum(made[1:], made[0]))
     spec = encoder.spec
-    parts = [rate(e) for e in spec.offsets if any(n.id == name for n in names_in(e))]
+    shifts = [np.broadcast_to(rate(e), frame.height) for e in spec.offsets if any(n.id == name for n in names_in(e))]
     if spec.offset == name:
-        parts.append(np.ones(frame.height))
-    return D, (sum(np.broadcast_to(p, frame.height) for p in parts) if parts else None)  # type: ignore[return-value]
+        shifts.append(np.ones(frame.height))
+    D = np.hstack(parts) if parts else np.zeros((frame.height, 0))
+    shift = sum(shifts[1:], shifts[0]) if shifts else None
+    if unit is not None:
+        per = np.broadcast_to(rate(unit), frame.height)
+        D, shift = D / per[:, None], None if shift is None else shift / per
+    return np.array(moving, dtype=int), D, shift
 
 
 class _Rate:
@@ -99,7 +108,8 @@ class _Rate:
         if isinstance(value, Codes):
             raise self.refused(expr, "is a factor")
         rate = self(expr)
-        return Numbers(np.broadcast_to(rate if rate.ndim == value.values.ndim else np.asarray(rate)[..., None], value.values.shape), value.names)
+        rate = rate if rate.ndim == value.values.ndim else np.asarray(rate)[..., None]
+        return Numbers(np.broadcast_to(rate, value.values.shape), value.names)
 
     def refused(self, expr: Expr, why: str) -> Refused:
         return Refused(f"{expr} {why}, so it has no slope in {self.name}.", where=WHERE, do=f"Compare values: {self.name}[a - b].")

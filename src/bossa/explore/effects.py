@@ -34,7 +34,7 @@ from ..kernels.link import IDENTITY, LINKS, LOG, LOGIT, Link
 from ..state.design import Problem
 from ..state.fit import FitState
 from ..state.inference import EffectsState
-from ..state.spec import Call
+from ..state.spec import Call, Expr
 from ..state.target import Average, Each, Linear, RowBlock, Target, add_by_cell
 from ..types import Floats
 from . import grammar
@@ -151,12 +151,14 @@ class ObservedRows:
     """Rows of the data, encoded block by block each time they are read.
 
     X, offset  the design's own rows, where nothing is set;  null (P, d) directions that the data cannot estimate, or None
+    slope      variable whose slope is asked, per unit of `unit` (None: its own)
     """
 
     encoder: Encoder
     people: Population
     kept: np.ndarray
     slope: str | None = None
+    unit: Expr | None = None
     null: Floats | None = None
     X: Any = None
     offset: Any = None
@@ -211,10 +213,10 @@ def encoded_block(
     """A block with its rates, if a slope is asked, and what lies beyond the data."""
     rate = moving = rate_offset = beyond = None
     if source.slope is not None:
-        D, rate_offset = rates(source.encoder, frame, source.slope)
-        moving = np.flatnonzero(D[:, source.kept].any(axis=0))
-        rate = D[:, source.kept][:, moving]
-        beyond = None if source.null is None else np.hstack((full @ source.null, D @ source.null))
+        places, rate, rate_offset = rates(source.encoder, frame, source.slope, source.unit)  # type: ignore[arg-type]
+        if source.null is not None:
+            beyond = np.hstack((full @ source.null, rate @ source.null[places]))
+        rate, moving = rate[:, source.kept[places]], (np.cumsum(source.kept) - 1)[places[source.kept[places]]]
     elif source.null is not None:
         beyond = full @ source.null
     return RowBlock(cell=cell, X=X, offset=offset, weight=weight, rate=rate, moving=moving, rate_offset=rate_offset, beyond=beyond)
@@ -323,16 +325,16 @@ class Question:
         """The rows to average, what to say of them, and the grid for show."""
         problem, asked, null = self.reference.problem, self.asked, null_space(self.reference.problem)
         kept = np.asarray(problem.design.kept)
+        unit = None if asked.slope is None or self.reference.raw else self.reference.transform(asked.slope, 0)
+        plain = ObservedRows(encoder=problem.encoder, people=None, kept=kept, slope=asked.slope, unit=unit, null=null)  # type: ignore[arg-type]
         if self.observed:
             people = population(self.reference, asked)
-            X, offset = problem.design.X, problem.design.offset
-            source = ObservedRows(encoder=problem.encoder, people=people, kept=kept, slope=asked.slope, null=null, X=X, offset=offset)
+            source = evolve(plain, people=people, X=problem.design.X, offset=problem.design.offset)
             return source, [f"averaged over the {len(people.group):,} rows of the data that apply"], {}
         made = grid(self.reference, asked, self.options.weights)
         offset, said = self.offset(made)
         full, own = finite_rows(problem.encoder, made.frame, offset is None)
         weight = np.nan_to_num(made.weight)
-        plain = ObservedRows(encoder=problem.encoder, people=None, kept=kept, slope=asked.slope, null=null)  # type: ignore[arg-type]
         block = encoded_block(plain, made.frame, full, full[:, kept], own if offset is None else offset, made.cell, weight)
         details = {"grid": made.frame.with_columns(pl.Series("weight_bossa", made.weight))} if made.frame.height <= SHOWN_GRID else {}
         return HeldRows(block=block, null=null), [*_grid_notes(made, self.options.weights), *said], details
@@ -431,7 +433,8 @@ class Question:
     def said(self, back: Each | None) -> list[str]:
         """The scale, in words."""
         if self.options.compare != "difference":
-            return [f"compared by {self.options.compare.replace('_', ' ')}; tested as differences of {'log odds' if self.options.compare == 'odds_ratio' else 'logs'}"]
+            logs = "log odds" if self.options.compare == "odds_ratio" else "logs"
+            return [f"compared by {self.options.compare.replace('_', ' ')}; tested as differences of {logs}"]
         if self.outer.name == "identity":
             return []
         if self.scale == "link":

@@ -159,7 +159,8 @@ def scan(text: str, where: str) -> Iterator[Token]:
         if match is None:
             quote = text[at] in "\"'`"
             what = f"the quote {text[at]} is never closed." if quote else f"{text[at]!r} has no meaning here."
-            raise FormulaError(what, text=text, position=at, where=where, do="" if quote else "Odd names go between backticks, odd levels between quotes.")
+            do = "" if quote else "Odd names go between backticks, odd levels between quotes."
+            raise FormulaError(what, text=text, position=at, where=where, do=do)
         if match.lastgroup is not None:
             word = match.group()
             value: Any = word[1:-1] if match.lastgroup in ("name", "text") else _number(word) if match.lastgroup == "number" else word
@@ -273,7 +274,8 @@ class _Parser:
             self.take()
             return Variable(token.value, token.position)
         if token.kind == "text":
-            raise self.error(f"the name of a variable should stand here, not the text {token.value!r}.", do=f"Odd names go between backticks: `{token.value}`.")
+            do = f"Odd names go between backticks: `{token.value}`."
+            raise self.error(f"the name of a variable should stand here, not the text {token.value!r}.", do=do)
         if token.kind == "end":
             raise self.error("the query ends where a name should follow.")
         raise self.error(f"the name of a variable should stand here, not {token.value!r}.")

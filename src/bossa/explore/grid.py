@@ -14,6 +14,7 @@ Source: Searle, Speed & Milliken (1980) on population marginal means; Lenth (201
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from itertools import product
 from typing import Any
 
@@ -32,7 +33,8 @@ from . import contrast, grammar
 from .derivative import SCALED
 from .grammar import OTHERS, Bracket, Change, Contrast, Level, Means, Part, Query, Values, Variable
 
-INVERSES = {"log": np.exp, "log2": np.exp2, "log10": None, "log1p": np.expm1, "sqrt": np.square, "exp": np.log}
+UNDONE = {"log": np.exp, "log2": np.exp2, "log10": partial(np.power, 10.0), "log1p": np.expm1, "sqrt": np.square, "exp": np.log}
+UNDONE |= dict.fromkeys(SCALED)
 MOST_CELLS = 500_000
 MOST_GROUPS = 5_000
 
@@ -193,19 +195,21 @@ class Reference:
             raise self.error(f"{known.name!r} is a number, not {level.value!r}.", level.position, f"Write {known.name}@{known.mean:.4g}.")
         return number if self.raw else self.untransformed(known.name, number, level.position)
 
+    def transform(self, name: str, position: int) -> Call:
+        """The one transform by which a variable enters."""
+        factors = {f for t in self.encoder.terms for f in t.factors if any(n.id == name for n in names_in(f))}
+        only = next(iter(factors), None)
+        if len(factors) == 1 and isinstance(only, Call) and only.args == (Name(name),) and not only.kwargs and only.function in UNDONE:
+            return only
+        raise self.error(f"{name!r} does not enter by one transform that can be undone.", position, "Leave inverse_transforms= out.")
+
     def untransformed(self, name: str, value: float, position: int) -> float:
         """The variable's value where its one transform has `value`."""
-        factors = {f for t in self.encoder.terms for f in t.factors if any(n.id == name for n in names_in(f))}
-        only = next(iter(factors))
-        if len(factors) == 1 and isinstance(only, Call) and only.args == (Name(name),) and not only.kwargs:
-            if only.function in SCALED:
-                shift, scale = self.encoder.learnt[only]
-                return value * scale + shift
-            if only.function == "log10":
-                return float(10.0**value)
-            if only.function in INVERSES:
-                return float(INVERSES[only.function](value))  # type: ignore[misc]
-        raise self.error(f"{name!r} does not enter by one transform that can be undone.", position, "Give its own values.")
+        only = self.transform(name, position)
+        if only.function in SCALED:
+            shift, scale = self.encoder.learnt[only]
+            return value * scale + shift
+        return float(UNDONE[only.function](value))  # type: ignore[misc]
 
     # ------------------------------------------------------------ parts
     def axes(self, part: Part, *, role: str = "set", alone: bool = True, sign: str = "-", splits: bool = False) -> Axis:
@@ -435,7 +439,8 @@ def resolve(reference: Reference, sign: str, groups: bool) -> Asked:
         else:
             rest.append(part)
     if slope is not None and any(isinstance(p, (Contrast, Bracket, Change)) for p in rest):
-        raise FormulaError("contrasts of slopes follow '~'.", text=query.text, where=reference.where, do=f"Write slope({slope}) ~ pairwise(g).")
+        do = f"Write slope({slope}) ~ pairwise(g)."
+        raise FormulaError("contrasts of slopes follow '~'.", text=query.text, where=reference.where, do=do)
     contrasts = [p for p in (*rest, *query.conditions) if isinstance(p, (Contrast, Bracket, Change))]
     alone = len(contrasts) < 2
     axes = [reference.axes(p, alone=alone, sign=sign) for p in rest]
@@ -459,7 +464,8 @@ def condition_axis(reference: Reference, part: Part, role: str, alone: bool, sig
         name = part.variable.name
         data = reference.data(f"averaging by {name}")
         if name not in data.columns:
-            raise reference.error(f"{name!r} is not a column of the data.", part.variable.position, suggestion(name, data.columns, "It has:"))
+            do = suggestion(name, data.columns, "It has:")
+            raise reference.error(f"{name!r} is not a column of the data.", part.variable.position, do)
         known = reference.encoder.variables.get(name)
         levels = known.levels if known is not None and known.levels else tuple(data[name].drop_nulls().unique().sort().to_list())
         if len(levels) > MOST_GROUPS:
@@ -474,7 +480,8 @@ def _check_once(reference: Reference, axes: Sequence[Axis], slope: str | None) -
     for axis in axes:
         for name in axis.names:
             if axis.role != "shift" and name in seen:
-                raise FormulaError(f"{name!r} is used twice.", text=reference.query.text, where=reference.where, do="Name each variable once.")
+                do = "Name each variable once."
+                raise FormulaError(f"{name!r} is used twice.", text=reference.query.text, where=reference.where, do=do)
             seen |= set() if axis.role == "shift" else {name}
 
 

@@ -53,27 +53,41 @@ class Each:
 
 @frozen(kw_only=True, eq=False)
 class RowBlock:
-    """Some rows that are averaged: cell (b,) each counts for, X (b, p), and for slopes rate (b, p) = ∂X/∂x; None: 0 or weight 1.
+    """Some rows that are averaged.
 
-    beyond  (b, d) component of the row outside what the data can estimate; None: the design has full rank
+    cell    (b,)    mean that each row counts for
+    X       (b, p)  with offset (b,), None: 0, and weight (b,), None: 1
+    rate    (b, k)  for slopes: ∂X/∂x of the columns `moving` (k,), the others being 0; rate_offset (b,) = ∂offset/∂x
+    beyond  (b, d)  part of the row that the data cannot estimate; None: the design has full rank
     """
 
     cell: np.ndarray = array("b")
     X: np.ndarray = array("b", "p")
     offset: np.ndarray | None = array("b", optional=True)
     weight: np.ndarray | None = array("b", optional=True)
-    rate: np.ndarray | None = array("b", "p", optional=True)
+    rate: np.ndarray | None = array("b", "k", optional=True)
+    moving: np.ndarray | None = array("k", optional=True)
     rate_offset: np.ndarray | None = array("b", optional=True)
     beyond: np.ndarray | None = array("b", "d", optional=True)
 
     __attrs_post_init__ = check_axes
+
+    def eta(self, coef: np.ndarray) -> np.ndarray:
+        """Linear predictor (…, b)."""
+        out = coef @ self.X.T
+        return out if self.offset is None else out + self.offset
+
+    def delta(self, coef: np.ndarray) -> np.ndarray:
+        """Its slope (…, b)."""
+        out = coef[..., self.moving] @ self.rate.T  # type: ignore[union-attr]
+        return out if self.rate_offset is None else out + self.rate_offset
 
 
 @frozen(kw_only=True, eq=False)
 class Average:
     """β ↦ weighted means over the rows of each cell of what the linear predictor η = Xβ + offset stands for, block by block.
 
-    mean_c = Σ w h(η) / Σ w;   where the rows carry rates, of the slopes  h′(η) (rate β + rate_offset)
+    mean_c = Σ w h(η) / Σ w;   where the rows carry rates, of the slopes  h′(η) ∂η/∂x
 
     rows      object whose blocks() yields RowBlocks, the same every time; never rows × draws in memory
     cells     C, number of means
@@ -89,56 +103,60 @@ class Average:
 
     def value(self, x: np.ndarray) -> np.ndarray:
         """coef (…, p) → (…, C)."""
-        total, weight = np.zeros((*x.shape[:-1], self.cells)), np.zeros(self.cells)
+        draws = x.reshape(-1, x.shape[-1])
+        total, weight = np.zeros((len(draws), self.cells)), np.zeros(self.cells)
         for block in self.rows.blocks():
-            step = max(1, AVERAGE_CELLS // max(int(np.prod(x.shape[:-1])), 1))
-            for start in range(0, len(block.cell), step):
-                rows = slice(start, start + step)
-                eta = _affine(x, block.X[rows], block.offset, rows)
-                if block.rate is None:
-                    mean = self.function(eta)
-                else:
-                    mean = self.slope(eta) * _affine(x, block.rate[rows], block.rate_offset, rows)
-                weight += add_by_cell(total, mean, block.cell[rows], None if block.weight is None else block.weight[rows])
+            step = max(1, HELD // max(len(block.cell), 1))
+            for start in range(0, len(draws), step):
+                some = draws[start : start + step]
+                mean = self.function(block.eta(some))
+                if block.rate is not None:
+                    mean = self.slope(block.eta(some)) * block.delta(some)
+                add_by_cell(total[start : start + step], mean, block)
+            weight += np.bincount(block.cell, block.weight, self.cells)
         with np.errstate(invalid="ignore"):
-            return total / weight
+            return (total / weight).reshape(*x.shape[:-1], self.cells)
 
     def push(self, x: np.ndarray, jacobian: np.ndarray) -> np.ndarray:
         total, weight = np.zeros((x.size, self.cells)), np.zeros(self.cells)
         for block in self.rows.blocks():
-            every = slice(None)
-            eta = _affine(x, block.X, block.offset, every)
+            eta = block.eta(x)
             if block.rate is None:
-                gradient = block.X.T * self.slope(eta)
+                add_gradient(total, block.X, self.slope(eta), block)
             else:
-                delta = _affine(x, block.rate, block.rate_offset, every)
-                gradient = block.X.T * (self.curve(eta) * delta) + block.rate.T * self.slope(eta)
-            weight += add_by_cell(total, gradient, block.cell, block.weight)
+                add_gradient(total, block.X, self.curve(eta) * block.delta(x), block)
+                moved = np.zeros((len(block.moving), self.cells))  # type: ignore[arg-type]
+                add_gradient(moved, block.rate, self.slope(eta), block)
+                total[block.moving] += moved
+            weight += np.bincount(block.cell, block.weight, self.cells)
         with np.errstate(invalid="ignore"):
             return (total / weight).T @ jacobian
 
 
-AVERAGE_CELLS = 1_000_000  # draws × rows held at once
+HELD = 1_000_000  # draws × rows held at once
 
 
-def _affine(x: np.ndarray, matrix: np.ndarray, offset: np.ndarray | None, rows: slice) -> np.ndarray:
-    out = x @ matrix.T
-    return out if offset is None else out + offset[rows]
-
-
-def add_by_cell(total: np.ndarray, values: np.ndarray, cell: np.ndarray, weight: np.ndarray | None) -> np.ndarray:
-    """Add weight × values (…, b) to total (…, C) by cell (b,); returns the sum of the weights of each cell (C,)."""
-    cells = total.shape[-1]
-    own = np.bincount(cell, weights=weight, minlength=cells)
-    if weight is not None:
-        values = values * weight
-    if len(cell) and (cell[0] == cell).all():
+def add_by_cell(total: np.ndarray, values: np.ndarray, block: RowBlock) -> None:
+    """Add the block's weighted values (…, b) to total (…, C), cell by cell."""
+    cell = block.cell
+    values = values if block.weight is None else values * block.weight
+    if not len(cell):
+        return
+    if (cell == cell[0]).all():
         total[..., cell[0]] += values.sum(axis=-1)
-    elif len(cell):
-        order = np.argsort(cell, kind="stable")
-        starts = np.flatnonzero(np.diff(cell[order], prepend=-1))
-        total[..., cell[order][starts]] += np.add.reduceat(values[..., order], starts, axis=-1)
-    return own.astype(float)
+        return
+    order = np.argsort(cell, kind="stable")
+    starts = np.flatnonzero(np.diff(cell[order], prepend=-1))
+    total[..., cell[order][starts]] += np.add.reduceat(values[..., order], starts, axis=-1)
+
+
+def add_gradient(total: np.ndarray, X: np.ndarray | None, values: np.ndarray, block: RowBlock) -> None:
+    """Add Σ w v x over the rows of each cell to total (p, C).   X (b, p), values v (b,)"""
+    assert X is not None
+    if len(block.cell) and (block.cell == block.cell[0]).all():
+        total[:, block.cell[0]] += X.T @ (values if block.weight is None else values * block.weight)
+    else:
+        add_by_cell(total, X.T * values, block)
 
 
 @frozen(kw_only=True, eq=False)
@@ -149,9 +167,9 @@ class Target:
     steps      pipeline; none: the coefficients themselves
     kind       "params" | "means" | "slopes" | "contrasts" | "predictions": used for defaults (adjust) and wording only
     scale      "link" | "response"
-    null       the question's own null value as shown: 0, or 1 for ratios; with `back` the test is always of 0 before it unless the user says
-    back       elementwise monotone map from the tested scale to the shown one (link → response, log → ratio), or None: `value` is before
-               it; intervals are mapped through it, standard errors by its slope
+    null       the question's own null value as shown: 0, or 1 for ratios; with `back` the test is of 0 before it unless the user says
+    back       elementwise monotone map from the tested scale to the shown one (link → response, log → ratio), or None; `value` is
+               before it; intervals are mapped through it, standard errors by its slope
     estimable  (K,) bool, None: all;  `reason` says which cell is empty
     family     (K,) int: rows that share multiplicity adjustment, None: one family
     group_size number of means compared in each family (Tukey), None
