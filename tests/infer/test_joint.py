@@ -7,7 +7,8 @@ import pytest
 from bossa import model
 from bossa.errors import Refused
 from bossa.infer.covariance import covariance
-from bossa.infer.joint import Refits, hypotheses, wald
+from bossa.infer.joint import Refits, wald
+from bossa.infer.terms import hypotheses
 
 CODINGS = [{}, {"g": "sum", "h": "helmert"}, {"g": "poly", "h": "treatment"}, {"g": "sequential", "h": "sum"}]
 
