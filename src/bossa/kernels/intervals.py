@@ -2,13 +2,12 @@
 
 t becomes z where df is infinite, F becomes χ²/df1 where df2 is. Tails are computed as tails, never as 1 − F(x), so p-values keep their
 relative accuracy down to the smallest doubles and are never clipped. `side` is the alternative: "two-sided", "less", "greater".
+scipy.special is loaded by the first call: a fit does not wait for it.
 """
 
 from __future__ import annotations
 
 import numpy as np
-from scipy.special import chdtrc, fdtrc, ndtr, ndtri, stdtr, stdtrit
-
 from ..types import Array, Floats
 
 SIDES = ("two-sided", "less", "greater")
@@ -16,6 +15,8 @@ SIDES = ("two-sided", "less", "greater")
 
 def t_cdf(t: Array | float, df: Array | float) -> Floats:
     """P(T ≤ t) for Student's t; z where df is inf, nan where df is not positive.   t, df broadcast."""
+    from scipy.special import ndtr, stdtr
+
     t, df = np.broadcast_arrays(np.asarray(t, float), np.asarray(df, float))
     finite = np.isfinite(df)
     return np.where(finite, stdtr(np.where(finite, df, 1.0), t), np.where(np.isnan(df), np.nan, ndtr(t)))
@@ -23,6 +24,8 @@ def t_cdf(t: Array | float, df: Array | float) -> Floats:
 
 def t_quantile(probability: float, df: Array | float) -> Floats:
     """The t with P(T ≤ t) = probability.   df (K,) → (K,)."""
+    from scipy.special import ndtri, stdtrit
+
     df = np.asarray(df, float)
     finite = np.isfinite(df)
     z = np.where(np.isnan(df), np.nan, ndtri(probability))
@@ -38,6 +41,8 @@ def t_tail(statistic: Array | float, df: Array | float, side: str = "two-sided")
 
 def f_tail(statistic: Array | float, df1: Array | float, df2: Array | float) -> Floats:
     """P(F ≥ statistic); χ² with df1 degrees of freedom of df1 · statistic where df2 is inf."""
+    from scipy.special import chdtrc, fdtrc
+
     x, df1, df2 = np.broadcast_arrays(*(np.asarray(a, float) for a in (statistic, df1, df2)))
     finite = np.isfinite(df2)
     f = fdtrc(df1, np.where(finite, df2, 1.0), x)
