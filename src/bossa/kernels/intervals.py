@@ -8,6 +8,7 @@ scipy.special is loaded by the first call: a fit does not wait for it.
 from __future__ import annotations
 
 import numpy as np
+
 from ..types import Array, Floats
 
 SIDES = ("two-sided", "less", "greater")
