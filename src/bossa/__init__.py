@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from .fluent import Model, model
     from .kernels.family import negbinomial, t
     from .kernels.seam import engine
+    from .report.export import table
 
 __version__ = "0.1.0"
 
@@ -27,9 +28,10 @@ _HOME = {
     "negbinomial": "kernels.family",
     "t": "kernels.family",
     "engine": "kernels.seam",
+    "table": "report.export",
 }
 
-__all__ = ["Model", "engine", "load_dataset", "model", "negbinomial", "show_datasets", "t"]
+__all__ = ["Model", "engine", "load_dataset", "model", "negbinomial", "show_datasets", "t", "table"]
 
 
 def __getattr__(name: str):

@@ -365,7 +365,7 @@ class Model:
         problem, fit = self._fitted("augment()")
         if new is None:
             return table.augment(self, diagnose.casewise(problem, fit))
-        return table.augment_new(self.predict(new))
+        return table.augment_new(self.predict(new).infer())
 
     def vif(self) -> pl.DataFrame:
         """Variance inflation: GVIF per term."""
@@ -380,7 +380,8 @@ class Model:
     def summary(self):
         """R-like text of the fit."""
         problem, fit = self._fitted("summary()")
-        return summary.summary(self, diagnose.diagnostics(problem, fit), diagnose.casewise_residuals(problem, fit))
+        shown = self if self.inference is not None else self._then(focus=None).infer()
+        return summary.summary(shown, diagnose.diagnostics(problem, fit), diagnose.casewise_residuals(problem, fit))
 
     def equation(self, *, numbers: bool = False):
         """The model as LaTeX, with symbols or with the estimates."""

@@ -95,8 +95,10 @@ def _check_options(chosen: Estimator, problem: Problem) -> None:
 
 
 def fit(problem: Problem) -> tuple[Problem, FitState]:
-    """Fit, and the problem with only the columns that rank allows."""
+    """Fit, and the problem as fitted: only the columns that rank allows, the family with its estimated shape."""
     chosen = choose(problem)
     _check_options(chosen, problem)
     state = chosen.fit(problem)
-    return evolve(problem, design=problem.design.keep(state.kept)), state
+    # the family with its estimated shape (θ of a negative binomial, df of t); `free` is kept, so refits estimate it anew
+    family = problem.family.fitted(state.aux) if state.aux else problem.family
+    return evolve(problem, design=problem.design.keep(state.kept), family=family), state
