@@ -117,7 +117,7 @@ def polynomials(G: int, degree: int) -> Made:
         column = [Fraction(i) ** k for i in range(G)]
         for b in basis:
             share = sum(x * y for x, y in zip(column, b)) / sum(y * y for y in b)
-            column = [x - share * y for x, y in zip(column, b)]
+            column = [Fraction(x - share * y) for x, y in zip(column, b)]
         basis.append(column)
     out = []
     for column in basis[1:]:

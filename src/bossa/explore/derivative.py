@@ -152,7 +152,7 @@ class _Rate:
         function = expr.function
         if function in self.encoder.spec.env:
             return self.differences(expr)
-        if function in LEVELLED and function != "poly" or function in ("rank", "signed_rank", "unclass"):
+        if (function in LEVELLED and function != "poly") or function in ("rank", "signed_rank", "unclass"):
             raise self.refused(expr, "jumps" if function in ("rank", "signed_rank") else "is a factor")
         (argument, *_), options = bind(expr, FUNCTIONS[function])
         inner = self(argument)

@@ -21,25 +21,26 @@ Source: Searle, Speed & Milliken (1980); Lenth (2016); Arel-Bundock, Greifer & H
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import polars as pl
 from attrs import evolve, field, frozen
 
-from ..design.encoder import Encoder
 from ..errors import NotYet, OptionError, Refused, UnknownOption
-from ..kernels.link import IDENTITY, LINKS, LOG, LOGIT, Link
+from ..kernels.link import LOG, LOGIT, Link
 from ..state.design import Problem
 from ..state.fit import FitState
 from ..state.inference import EffectsState
-from ..state.spec import Call, Expr
-from ..state.target import Average, Each, Linear, RowBlock, Target, add_by_cell
+from ..state.target import Average, Each, Linear, Target
 from ..types import Floats
 from . import grammar
-from .derivative import rates
-from .grid import Asked, Population, Reference, blocks, cell_table, checked_at, grid, population, resolve, series
+from .axes import Asked, resolve
+from .grid import cell_table, grid, population
+from .reference import Reference, checked_at
+from .rows import HeldRows, ObservedRows, beyond_cells, encoded_block, finite_rows, mean_rows, null_space
+from .scale import LIFT, LOGS, RATIO, LinkSlope, response_link, through, untold_transform
 
 AVERAGES = ("grid", "observed")
 WEIGHTS = ("equal", "proportional", "outer", "cells", "flat")
@@ -123,117 +124,11 @@ def with_groups(query: grammar.Query, by: Any) -> grammar.Query:
     """The query with the columns of `by=` as further conditions."""
     if by is None:
         return query
-    names = [by] if isinstance(by, str) else list(by) if isinstance(by, (list, tuple)) else [None]
+    names: list[Any] = [by] if isinstance(by, str) else list(by) if isinstance(by, (list, tuple)) else [by]
     if not names or not all(isinstance(n, str) for n in names):
         raise OptionError(f"by={by!r} is not the name of a column, or a list of names.", where="explore()", do='Write by="sex".')
     more = tuple(grammar.Means(grammar.Variable(n, 0)) for n in names)
     return evolve(query, text=f"{query.text}, by={', '.join(names)}", conditions=(*query.conditions, *more))
-
-
-# ---------------------------------------------------------------- rows to average over
-@frozen(kw_only=True, eq=False)
-class HeldRows:
-    """Rows of a grid, in memory."""
-
-    block: RowBlock
-    null: Floats | None = None
-
-    def blocks(self) -> Iterator[RowBlock]:
-        yield self.block
-
-    def present(self, cells: int) -> np.ndarray:
-        """(cells,) whether any row has weight in the cell."""
-        return np.bincount(self.block.cell, self.block.weight, cells) > 0
-
-
-@frozen(kw_only=True, eq=False)
-class ObservedRows:
-    """Rows of the data, encoded block by block each time they are read.
-
-    X, offset  the design's own rows, where nothing is set;  null (P, d) directions that the data cannot estimate, or None
-    slope      variable whose slope is asked, per unit of `unit` (None: its own)
-    """
-
-    encoder: Encoder
-    people: Population
-    kept: np.ndarray
-    slope: str | None = None
-    unit: Expr | None = None
-    null: Floats | None = None
-    X: Any = None
-    offset: Any = None
-
-    def blocks(self) -> Iterator[RowBlock]:
-        people = self.people
-        for code, values, shifts in people.settings:
-            untouched = not values and not shifts and self.null is None and self.X is not None
-            for rows in blocks(len(people.group)):
-                frame = None if untouched and self.slope is None else self.changed(people.frame[rows], values, shifts)
-                cell = people.group[rows] + code
-                weight = None if people.weight is None else people.weight[rows]
-                yield self.block(frame, people.index[rows] if untouched else None, cell, weight)
-
-    def present(self, cells: int) -> np.ndarray:
-        """(cells,) whether any row of the data counts for the cell."""
-        out, groups = np.zeros(cells, dtype=bool), np.unique(self.people.group)
-        for code, _, _ in self.people.settings:
-            out[groups + code] = True
-        return out
-
-    def changed(self, frame: pl.DataFrame, values: Mapping[str, Any], shifts: Mapping[str, float]) -> pl.DataFrame:
-        known = self.encoder.variables
-        new = [series(known[n], [v]).new_from_index(0, frame.height) for n, v in values.items()]
-        frame = frame.with_columns(new) if new else frame
-        return frame.with_columns(pl.col(n).cast(pl.Float64) + amount for n, amount in shifts.items()) if shifts else frame
-
-    def block(self, frame: pl.DataFrame | None, own: np.ndarray | None, cell: np.ndarray, weight: np.ndarray | None) -> RowBlock:
-        if own is not None:
-            whole = len(own) == own[-1] - own[0] + 1 if len(own) else True
-            rows: Any = slice(own[0], own[-1] + 1) if whole and len(own) else own
-            X, offset, full = self.X[rows], None if self.offset is None else self.offset[rows], None
-        else:
-            full, offset = finite_rows(self.encoder, frame)  # type: ignore[arg-type]
-            X = full if self.kept.all() else full[:, self.kept]
-        return encoded_block(self, frame, full, X, offset, cell, weight)
-
-
-def finite_rows(encoder: Encoder, frame: pl.DataFrame, offset: bool = True) -> tuple[Floats, Floats | None]:
-    """Columns (n, P) and offset of rows; NaN where a transform has no finite value (the log of 0)."""
-    with np.errstate(all="ignore"):
-        encoded = encoder.rows(frame, offset=offset)
-        X = np.asarray(encoded.X)
-        if not np.isfinite(X.sum()):
-            X = np.where(np.isfinite(X).all(axis=1)[:, None], X, np.nan)
-    return X, encoded.offset
-
-
-def encoded_block(
-    source: Any, frame: pl.DataFrame | None, full: Floats | None, X: Floats, offset: Floats | None, cell: np.ndarray, weight: Floats | None
-) -> RowBlock:
-    """A block with its rates, if a slope is asked, and what lies beyond the data."""
-    rate = moving = rate_offset = beyond = None
-    if source.slope is not None:
-        places, rate, rate_offset = rates(source.encoder, frame, source.slope, source.unit)  # type: ignore[arg-type]
-        if source.null is not None:
-            beyond = np.hstack((full @ source.null, rate @ source.null[places]))
-        rate, moving = rate[:, source.kept[places]], (np.cumsum(source.kept) - 1)[places[source.kept[places]]]
-    elif source.null is not None:
-        beyond = full @ source.null
-    return RowBlock(cell=cell, X=X, offset=offset, weight=weight, rate=rate, moving=moving, rate_offset=rate_offset, beyond=beyond)
-
-
-def null_space(problem: Problem) -> Floats | None:
-    """Orthonormal directions (P, d) of the coefficients that the data say nothing about; None: the design has full rank."""
-    kept = np.asarray(problem.design.kept)
-    if kept.all():
-        return None
-    if problem.data is None:
-        raise NotYet("which effects are estimable needs the rows of the data here.", where="explore()", do="Fit the model again.")
-    X = np.asarray(problem.encoder.rows(problem.data).X)
-    share = np.linalg.lstsq(X[:, kept], X[:, ~kept], rcond=None)[0]
-    out = np.zeros((len(kept), int((~kept).sum())))
-    out[kept], out[~kept] = -share, np.eye(out.shape[1])
-    return np.linalg.qr(out)[0]
 
 
 # ---------------------------------------------------------------- from rows to numbers
@@ -423,7 +318,7 @@ class Question:
         uses = np.eye(self.asked.cells, dtype=bool) if C is None else np.abs(C) > 0
         out = []
         for good, cells in zip(ok, uses):
-            rows = np.flatnonzero(gone & cells[source.block.cell]) if not good else []
+            rows = np.flatnonzero(gone & cells[source.block.cell] & (not good))
             empty = [r for r in (frame.row(int(i)) for i in rows) if not table.get(tuple(r))]
             texts = dict.fromkeys(", ".join(f"{n} = {v}" for n, v in zip(names, r)) for r in empty)
             shown = "; ".join(list(texts)[:3]) + (f" and {len(texts) - 3} more" if len(texts) > 3 else "")
@@ -447,41 +342,6 @@ class Question:
         return ["on the response scale, before averages and comparisons"]
 
 
-def beyond_cells(source: Any, cells: int, linear: bool) -> Floats:
-    """How far the mean row of each cell reaches beyond the data, relative to the size of the rows, (d, cells); with `linear` False no row
-    of the cell may."""
-    total, size, weight, width = np.zeros((0, cells)), 1e-300, np.zeros(cells), source.null.shape[1]
-    for block in source.blocks():
-        part = block.beyond[:, -width:] if linear else np.abs(block.beyond)
-        total = total if len(total) else np.zeros((part.shape[1], cells))
-        add_by_cell(total, part.T, block)
-        rows = block.X if block.rate is None or not linear else block.rate
-        size = max(size, float(np.abs(rows).max(initial=0.0)))
-        weight += np.bincount(block.cell, block.weight, cells)
-    return total / np.where(weight > 0, weight, 1.0) / size
-
-
-def mean_rows(source: Any, cells: int, p: int) -> tuple[Floats, Floats | None]:
-    """Weighted means over the rows of each cell of X and offset, or of their rates: (cells, p) and (cells,) or None."""
-    total, moved, weight = np.zeros((p, cells)), np.zeros((1, cells)), np.zeros(cells)
-    any_offset = False
-    for block in source.blocks():
-        if block.rate is None:
-            add_by_cell(total, block.X.T, block)
-            offset = block.offset
-        else:
-            part = np.zeros((len(block.moving), cells))
-            add_by_cell(part, block.rate.T, block)
-            total[block.moving] += part
-            offset = block.rate_offset
-        if offset is not None:
-            any_offset = True
-            add_by_cell(moved, offset[None], block)
-        weight += np.bincount(block.cell, block.weight, cells)
-    weight = np.where(weight > 0, weight, 1.0)  # an empty cell is not estimable, and said to be
-    return (total / weight).T, (moved / weight)[0] if any_offset else None
-
-
 def _grid_notes(made: Any, weights: str) -> list[str]:
     notes = []
     if made.averaged:
@@ -495,71 +355,3 @@ def _grid_notes(made: Any, weights: str) -> list[str]:
 def _not_estimable(reason: Sequence[str]) -> list[str]:
     texts = list(dict.fromkeys(r for r in reason if r))
     return [f"not estimable: {'; '.join(texts[:3])}"] if texts else []
-
-
-# ---------------------------------------------------------------- links
-@frozen
-class LinkSlope:
-    """dη/dμ of a link, as a function of μ."""
-
-    link: Link
-
-    def __call__(self, mu: Floats) -> Floats:
-        with np.errstate(divide="ignore", invalid="ignore"):
-            return 1 / np.asarray(self.link.slope(self.link.link(mu)))
-
-
-RATIO = Each(name="exp", function=np.exp, slope=np.exp, inverse=LOG.link)
-LIFT = Each(name="exp − 1", function=np.expm1, slope=np.exp, inverse=np.log1p)
-LOGS = {"log": 1.0, "log2": float(np.log(2.0)), "log10": float(np.log(10.0))}  # natural logs in one unit of the scale
-
-
-def through(link: Link) -> Each | None:
-    """The map from the linear predictor to the mean; None for the identity."""
-    if link.name == "identity":
-        return None
-    return Each(name=f"the inverse {link.name}", function=link.inverse, slope=link.slope, inverse=link.link)
-
-
-def _exp10(x: Floats) -> Floats:
-    return np.power(10.0, x)
-
-
-def _slope2(x: Floats) -> Floats:
-    return np.log(2.0) * np.exp2(x)
-
-
-def _curve2(x: Floats) -> Floats:
-    return np.log(2.0) ** 2 * np.exp2(x)
-
-
-def _slope10(x: Floats) -> Floats:
-    return np.log(10.0) * _exp10(x)
-
-
-def _curve10(x: Floats) -> Floats:
-    return np.log(10.0) ** 2 * _exp10(x)
-
-
-RESPONSES = {
-    "log": LOG,
-    "sqrt": LINKS["sqrt"],
-    "log1p": Link(name="log1p", link=np.log1p, inverse=np.expm1, slope=np.exp, curve=np.exp),
-    "log2": Link(name="log2", link=np.log2, inverse=np.exp2, slope=_slope2, curve=_curve2),
-    "log10": Link(name="log10", link=np.log10, inverse=_exp10, slope=_slope10, curve=_curve10),
-}
-
-
-def response_link(problem: Problem) -> Link:
-    """The transform of the response as a link, where the formula names one that can be undone; else the identity."""
-    response = problem.spec.response
-    if isinstance(response, Call) and response.function in RESPONSES and len(response.args) == 1 and not response.kwargs:
-        return RESPONSES[response.function]
-    return IDENTITY
-
-
-def untold_transform(problem: Problem) -> None:
-    """A response made by something that cannot be undone has no response scale but its own."""
-    response = problem.spec.response
-    if isinstance(response, Call) and response.function not in ("cbind", "I") and problem.link.name == "identity":
-        raise Refused(f"{response} cannot be undone here.", where="explore(scale='response')", do="Use scale='link'.")

@@ -20,9 +20,12 @@ from ..state.inference import PredictionState
 from ..state.target import Linear, Target
 from ..types import Floats
 from . import grammar
-from .effects import null_space, through
+from .axes import first_fastest
 from .grammar import Means
-from .grid import MOST_CELLS, Reference, first_fastest, series
+from .grid import MOST_CELLS, series
+from .reference import Reference
+from .rows import null_space
+from .scale import through
 
 TYPES = ("response", "link")
 NEW_LEVELS = ("error", "population", "sample")
@@ -46,9 +49,9 @@ def predict(
     varying     "include" | "exclude" the random effects (mixed models)
     new_levels  groups the fit did not have: "error" | "population" | "sample"
     """
-    for value, among, name in ((type, TYPES, "type"), (varying, VARYING, "varying"), (new_levels, NEW_LEVELS, "new_levels")):
-        if value not in among:
-            raise UnknownOption(value, among, where="predict()", kind=name)
+    for given, among, name in ((type, TYPES, "type"), (varying, VARYING, "varying"), (new_levels, NEW_LEVELS, "new_levels")):
+        if given not in among:
+            raise UnknownOption(given, among, where="predict()", kind=name)
     if isinstance(n_points, bool) or not isinstance(n_points, (int, np.integer)) or n_points < 1:
         raise OptionError(f"n_points={n_points!r} is not a whole number of at least 1.", where="predict()")
     if problem.design.random is not None and varying == "include":

@@ -15,7 +15,7 @@ Source: Miller (1981) ch. 2; Dunnett (1955); Genz & Bretz (2009) §4.1 (spherica
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import cache, partial
 
 import numpy as np
@@ -124,6 +124,11 @@ def _valid(tests: Tests, method: str) -> tuple[str, str]:
     return method, ""
 
 
+def _known(tests: Tests) -> Floats:
+    assert tests.correlation is not None  # _valid saw to it
+    return tests.correlation
+
+
 def _shown(method: str) -> str:
     return SHOWN.get(method, {"sidak": "Šidák", "scheffe": "Scheffé"}.get(method, method.capitalize()))
 
@@ -218,7 +223,7 @@ def _hommel(s: Floats) -> Floats:
 def _scheffe(tests: Tests, level: float) -> Result:
     from scipy.special import chdtri, fdtri
 
-    r = _factor(tests.correlation).shape[1]
+    r = _factor(_known(tests)).shape[1]
     finite = np.isfinite(tests.df)
     F = np.where(finite, fdtri(r, np.where(finite, tests.df, 1.0), level), chdtri(r, 1 - level) / r)
     return f_tail(tests.statistic**2 / r, r, tests.df), np.sqrt(r * F), 0.0, f"all contrasts in a space of rank {r}"
@@ -255,7 +260,7 @@ def _dunnettx_tail(c: float, df: float, k: int) -> float:
 
 
 def _dunnett(tests: Tests, level: float) -> Result:
-    loading = loadings(tests.correlation)
+    loading = loadings(_known(tests))
     if loading is None:
         p, critical, error, note = _mvt(tests, level)
         return p, critical, error, f"{note}, integrated as a multivariate t because the correlations have no product form"
@@ -267,7 +272,7 @@ def _dunnett(tests: Tests, level: float) -> Result:
 
 
 def _mvt(tests: Tests, level: float) -> Result:
-    A = _factor(tests.correlation)
+    A = _factor(_known(tests))
     reach = _reach(A, tests.side, tests.seed)
     tail = partial(_radial_tail, reach=reach, rank=A.shape[1])
     c = np.abs(tests.statistic) if tests.side == "two-sided" else (-1.0 if tests.side == "less" else 1.0) * tests.statistic
@@ -294,7 +299,7 @@ def _solve_each(tail: Callable[[float, float], float], tests: Tests, level: floa
 
 
 def _log_excess(c: float, tail: Callable[[float, float], float], df: float, alpha: float) -> float:
-    return float(np.log(tail(c, df) / alpha))
+    return float(np.log(max(tail(c, df), 1e-300) / alpha))
 
 
 def _root(f: Callable[[float], float], a: float, b: float) -> float:
@@ -435,7 +440,7 @@ def _reach(A: Floats, side: str, seed: int) -> Floats:
     r, points = A.shape[1], np.arange(LATTICE)[:, None]
     out = np.empty((SHIFTS, LATTICE))
     for i in range(SHIFTS):
-        shift = stream(seed, i).random(r)
+        shift = stream(seed, i).random((r,))
         if r == 2:
             angle = 2 * np.pi * (points + shift[0]) / LATTICE
             u = np.hstack((np.cos(angle), np.sin(angle)))
@@ -468,7 +473,7 @@ def _radial_tail(c: float, df: float, reach: Floats, rank: int) -> Floats:
     return np.where(reach >= 0, 1.0, 1.0 - beyond).mean(axis=1)
 
 
-FAMILY: dict[str, Callable[[Tests, float], Result]] = {
+FAMILY: Mapping[str, Callable[[Tests, float], Result]] = {
     "none": _none,
     "bonferroni": _bonferroni,
     "sidak": _sidak,

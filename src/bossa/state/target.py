@@ -125,7 +125,7 @@ class Average:
                 add_gradient(total, block.X, self.slope(eta), block)
             else:
                 add_gradient(total, block.X, self.curve(eta) * block.delta(x), block)
-                moved = np.zeros((len(block.moving), self.cells))  # type: ignore[arg-type]
+                moved = np.zeros((len(block.moving), self.cells))
                 add_gradient(moved, block.rate, self.slope(eta), block)
                 total[block.moving] += moved
             weight += np.bincount(block.cell, block.weight, self.cells)
