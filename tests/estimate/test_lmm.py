@@ -203,7 +203,7 @@ def test_gradient_equals_finite_differences(drawn, at_zero):
     theta = np.random.default_rng(drawn[0]).standard_normal(prepared.layout.t)
     if at_zero:
         theta[0] = 0.0
-    slope = differences(lambda t: np.array(prepared.evaluate(t).criterion), theta, np.full(len(theta), 1e-2))
+    slope = differences(lambda t: np.array(prepared.evaluate(t).criterion), theta, np.full(len(theta), 1e-4))
     np.testing.assert_allclose(prepared.evaluate(theta).gradient, slope, rtol=1e-5, atol=1e-5)
 
 

@@ -171,10 +171,52 @@ def _scaled(term: RETerm, weights: Floats | None, n: float) -> tuple[RETerm, Flo
 
 
 def moment_start(P: Products) -> Floats:
-    """θ from one-way moments of the least-squares residuals, each column on its own; correlations 0.
+    """θ from moments of the least-squares residuals: group by group with one grouping, else each column on its own, correlations 0."""
+    lay = P.layout
+    T = within_groups(P) if P.cross is None else None
+    return one_way(P) if T is None else blocks.theta_of(lay, [T])
 
-    E Σ_g (z_gᵀr)² ≈ σ² Σ_g A_g + τ² Σ_g A_g²,  with the total variance r²/n standing for σ² + τ².
+
+def within_groups(P: Products) -> Floats | None:
+    """T (k, k) from the least-squares effects b̂_g = A_g⁻¹Z_gᵀr of the groups, None where too few groups have one.
+
+    Cov(b̂_g) = σ²(Σ + A_g⁻¹),  so  Σ ≈ mean b̂b̂ᵀ / s² − mean A⁻¹;   s² from what is left within groups.
+
+    Source: Swamy (1970) eq. 4.
     """
+    g, m = P.layout.first, P.B.shape[1] - 1
+    with np.errstate(all="ignore"):
+        inverse, _ = blocks.inverse_factors(P.A.copy())
+        half = np.einsum("abg,bg->ag", inverse, P.B[:, m])
+        b = np.einsum("bag,bg->ag", inverse, half)
+    usable = np.flatnonzero(np.isfinite(b).all(axis=0) & (np.einsum("abg,abg->g", inverse, inverse) * np.einsum("aag->g", P.A) < 1e4))
+    count = np.ones(g.G) if P.count is None else P.count
+    weight = count[usable]
+    total = weight.sum()
+    n = P.C[0, 0] if m else count @ P.A[0, 0]
+    free = n - m - g.k * total
+    if total < g.k + 2 or free < 1:
+        return None
+    inverse, half, b = inverse[:, :, usable], half[:, usable], b[:, usable]
+    s2 = (P.C[m, m] - (half**2).sum(axis=0) @ weight) / free
+    S = (b * weight) @ b.T / (total * s2) - np.einsum("cag,cbg,g->ab", inverse, inverse, weight) / total
+    if len(g.rows) < g.k * (g.k + 1) // 2:
+        S = np.where(((connected := mask_of(g)) | connected.T), S, 0.0)
+    values, vectors = np.linalg.eigh(S)
+    if not np.isfinite(values).all():
+        return None
+    return lower_factor(vectors * np.sqrt(np.clip(values, 0.01, 100.0)))
+
+
+def mask_of(g: blocks.Grouping) -> Bools:
+    """The free entries of T (k, k)."""
+    mask = np.zeros((g.k, g.k), dtype=bool)
+    mask[g.rows, g.cols] = True
+    return mask
+
+
+def one_way(P: Products) -> Floats:
+    """θ from one-way moments.   E Σ_g (z_gᵀr)² ≈ σ² Σ_g A_g + τ² Σ_g A_g²,  with the total variance r²/n standing for σ² + τ²."""
     lay, m = P.layout, P.B.shape[1] - 1
     count = np.ones(lay.first.G) if P.count is None else P.count
     n = P.C[0, 0] if m else count @ P.A[0, 0]
@@ -237,13 +279,12 @@ def singular(lay: Layout, theta: Floats) -> bool:
 
 def _spectra(g: blocks.Grouping, T: Floats) -> list[tuple[Array, Array]]:
     """(columns, singular values) of the parts of T that no entry connects."""
-    connected = np.zeros((g.k, g.k), dtype=bool)
-    connected[g.rows, g.cols] = True
-    label = np.arange(g.k)
-    for a, b in zip(*np.nonzero(connected)):
-        label[label == label[a]] = label[b]
-    parts = [np.flatnonzero(label == name) for name in np.unique(label)]
-    return [(part, np.linalg.svd(T[np.ix_(part, part)], compute_uv=False)) for part in parts]
+    label = list(range(g.k))
+    for a, b in zip(g.rows.tolist(), g.cols.tolist()):
+        old, new = label[a], label[b]
+        label = [new if name == old else name for name in label]
+    parts = [np.array([i for i in range(g.k) if label[i] == name]) for name in dict.fromkeys(label)]
+    return [(part, np.linalg.svd(T[part[:, None], part], compute_uv=False)) for part in parts]
 
 
 def _off_saddle(point: Point) -> Floats | None:
@@ -281,7 +322,7 @@ def _onto_boundary(prepared: Prepared, best: Minimum, options: dict[str, Any]) -
     return evolve(again, iterations=best.iterations + again.iterations, evaluations=best.evaluations + again.evaluations)
 
 
-@estimator("lmm", accepts=accepts)
+@estimator("lmm", accepts=accepts, takes=("max_iter", "tol", "start"))
 def fit_lmm(problem: Problem) -> FitState:
     """Restricted (default) or full maximum likelihood."""
     design, options = problem.design, problem.options
@@ -343,8 +384,9 @@ def _outcome(problem: Problem, prepared: Prepared, found: Minimum, theta: Floats
     """How the search ended, said once."""
     lay = prepared.layout
     names: list[str] = []
+    edge = singular(lay, found.x)
     for g, T, K in zip(lay.groupings, blocks.factors(lay, theta), prepared.scales):
-        for number, columns in g.members:
+        for number, columns in g.members if edge else ():
             scale = np.sqrt((K[columns, columns] ** 2).sum(axis=0))
             names += random.boundary_names(problem.design.random.terms[number], T[columns, columns], scale)  # type: ignore[union-attr]
     status, message, advice = "ok", "The likelihood has been maximised.", ""

@@ -30,7 +30,7 @@ from ..state.design import Problem
 from ..state.fit import FitState
 from ..types import Array, Floats
 
-STEP = 0.02  # of the differences of the gradient, in standard errors of θ: error about STEP⁴ with one Richardson step
+STEP = 3e-4  # of the differences of the gradient, in standard errors of θ: relative error about STEP², rounding about 1e-12 / STEP
 FLAT = 1e-7  # eigenvalue of the Hessian (unit diagonal) below which the likelihood does not see a direction
 SAME_DIRECTION = 1e-9  # what must be left of a unit row of L after the earlier ones
 

@@ -321,7 +321,7 @@ def cholesky(P: Products, T: tuple[Floats, ...]) -> Cholesky:
         M = (TT @ A.reshape(k * k, G)).reshape(k, k, G)
     for a in range(k):
         M[a, a] += 1.0
-    inverse, logs = _inverse_factors(M)
+    inverse, logs = inverse_factors(M)
     J = np.matmul(T0, inverse)
     X = J * inverse if k == 1 else np.einsum("cag,cbg->abg", J, inverse)
     logdet = 2.0 * float(logs.sum() if P.count is None else logs @ P.count)
@@ -339,7 +339,7 @@ def cholesky(P: Products, T: tuple[Floats, ...]) -> Cholesky:
     return Cholesky(P=P, T=T, J=J, X=X, logdet=logdet, SL=SL, upper=upper)
 
 
-def _inverse_factors(M: Floats) -> tuple[Floats, Floats]:
+def inverse_factors(M: Floats) -> tuple[Floats, Floats]:
     """L⁻¹ (k, k, G) of each M_g = L Lᵀ and Σ_j log L_jj (G,); the loops run over k, never over groups. M is overwritten."""
     k = len(M)
     if k == 1:
@@ -439,7 +439,7 @@ def modes(c: Cholesky, B: Floats, half: Half) -> Modes:
         er = half.left - c.SL @ ur
         B = B - c.P.cross.up(br)
     u0 = _across(c.X, B)
-    b0 = np.tensordot(c.T[0], u0, 1)
+    b0 = (c.T[0] @ u0.reshape(len(u0), -1)).reshape(u0.shape)
     A = c.P.A
     e0 = B - (A[0, 0] * b0 if len(B) == 1 else np.einsum("abg,bsg->asg", A, b0))
     return Modes(u0, ur, b0, br, e0, er)

@@ -12,6 +12,7 @@ Source: Nocedal & Wright (2006) §3.1, §6.1, §7.2; Dauphin et al. (2014) for t
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -21,6 +22,7 @@ from attrs import frozen
 from ..types import Floats
 
 NEAR = 1.0  # expected gain of a step below which its secant pair is kept
+SETTLED = 1e-2  # and below which the Hessian is only updated, not asked for again
 ROUNDING = 1e-10  # relative rounding of f: smaller gains are judged by the gradient alone
 
 
@@ -53,9 +55,8 @@ def minimize(
     x, point = start, evaluate(start)
     if point is None:
         return None
-    evaluations, pairs, stalled, gain = 1, [], 0, np.inf
+    B, pairs, evaluations, stalled, gain = hessian(point), [], 1, 0, np.inf
     for iteration in range(max_iter):
-        B = secant_updates(hessian(point), pairs)
         step, new_gain = newton_step(B, point.gradient)
         small = new_gain <= ROUNDING * (1.0 + abs(point.criterion))
         stalled = stalled + 1 if small and new_gain > 0.25 * gain else 0
@@ -67,31 +68,39 @@ def minimize(
         evaluations += tried
         if new is None:
             return Minimum(x=x, point=point, gain=gain, converged=small, iterations=iteration, evaluations=evaluations)
-        if gain < NEAR:
-            pairs = [*pairs[-len(x) - 1 :], (moved, new.gradient - point.gradient)]
+        pair = (moved, new.gradient - point.gradient)
         x, point = x + moved, new
+        if gain < NEAR:
+            pairs = [*pairs[-len(x) - 1 :], pair]
+        if gain < SETTLED:
+            B = secant_update(B, *pair)
+            continue
+        B = hessian(point)
+        for moved, change in pairs:
+            B = secant_update(B, moved, change)
     return Minimum(x=x, point=point, gain=gain, converged=False, iterations=max_iter, evaluations=evaluations)
 
 
-def secant_updates(B: Floats, pairs: list[tuple[Floats, Floats]]) -> Floats:
-    """B (t, t) after BFGS updates with the pairs (step, change of gradient), oldest first.   Source: Nocedal & Wright eq. 6.19."""
-    for s, y in pairs:
-        Bs, sy = B @ s, s @ y
-        sBs = s @ Bs
-        if sy > 1e-8 * np.sqrt((s @ s) * (y @ y)) and sBs > 1e-8 * np.sqrt((s @ s) * (Bs @ Bs)):
-            B = B - np.outer(Bs, Bs) / sBs + np.outer(y, y) / sy
+def secant_update(B: Floats, s: Floats, y: Floats) -> Floats:
+    """B (t, t) made to agree with the change y of the gradient over the step s.   Source: Nocedal & Wright eq. 6.19 (BFGS)."""
+    Bs, sy = B @ s, s @ y
+    sBs, size = s @ Bs, math.sqrt(s @ s)
+    if sy > 1e-8 * size * math.sqrt(y @ y) and sBs > 1e-8 * size * math.sqrt(Bs @ Bs):
+        B = B - Bs[:, None] * (Bs / sBs) + y[:, None] * (y / sy)
     return B
 
 
 def newton_step(B: Floats, gradient: Floats) -> tuple[Floats, float]:
     """−|B|⁻¹g and gᵀ|B|⁻¹g, with B (t, t) by its eigenvalues' absolute values, on the scale of its diagonal."""
-    scale = np.sqrt(np.abs(np.diag(B)))
-    scale = np.where(scale > 1e-8 * scale.max(initial=0.0), scale, 1.0)
-    values, vectors = np.linalg.eigh(B / np.outer(scale, scale))
-    values = np.maximum(np.abs(values), max(1e-10 * np.abs(values).max(), 1e-100))
-    along = vectors.T @ (gradient / scale)
-    step = -(vectors @ (along / values)) / scale
-    return step, float(along @ (along / values))
+    scale = np.sqrt(np.abs(B.diagonal()))
+    largest = scale.max(initial=0.0)
+    scale[scale <= 1e-8 * largest] = 1.0
+    values, vectors = np.linalg.eigh(B / (scale[:, None] * scale))
+    values = np.abs(values)
+    values = np.maximum(values, max(1e-10 * values.max(), 1e-100))
+    along = (gradient / scale) @ vectors
+    weighted = along / values
+    return -(vectors @ weighted) / scale, float(along @ weighted)
 
 
 def line_search(evaluate: Callable[[Floats], Any], x: Floats, point: Any, step: Floats) -> tuple[Any, Floats, int]:
@@ -109,16 +118,14 @@ def line_search(evaluate: Callable[[Floats], Any], x: Floats, point: Any, step: 
 
 
 def differences(gradient: Callable[[Floats], Floats], x: Floats, step: Floats) -> Floats:
-    """Derivative (…, t) of a vector function of x (t,) by central differences with one Richardson step: error O(step⁴).
+    """Derivative (…, t) of a vector function of x (t,) by central differences: error O(step²).
 
     gradient  (t,) → (…,)
-    step      (t,)  coarse step of each coordinate
+    step      (t,)  of each coordinate
     """
     columns = []
     for i, h in enumerate(step):
         unit = np.zeros_like(x)
         unit[i] = h
-        coarse = (gradient(x + unit) - gradient(x - unit)) / (2.0 * h)
-        fine = (gradient(x + unit / 2) - gradient(x - unit / 2)) / h
-        columns.append((4.0 * fine - coarse) / 3.0)
+        columns.append((gradient(x + unit) - gradient(x - unit)) / (2.0 * h))
     return np.stack(columns, axis=-1)

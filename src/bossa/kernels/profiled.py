@@ -142,7 +142,7 @@ def average_information(point: Point) -> Floats:
     """Approximate Hessian of the criterion in θ, (t, t): average information plus the exact curvature of θ ↦ Σ.
 
     AI_ij = (N_e / r²) yᵀPV_iPV_jPy − (N_e / r⁴)(yᵀPV_iPy)(yᵀPV_jPy),     V_i = ∂V/∂θ_i
-    the rest is 2 Q_j between entries of one column of T_j.
+    the rest is 2 Q_j between entries of one column of T_j, its positive part.
 
     Source: Gilmour et al. (1995) eq. 7.
     """
@@ -164,15 +164,18 @@ def average_information(point: Point) -> Floats:
     ratio = point.n_effective / point.r2
     information = ratio * (K - np.outer(point.r2_slope, point.r2_slope) / point.r2)
     for g, t, slope in zip(lay.groupings, T, point.slopes):
-        Q = half_inverse(slope, t)
+        Q = upward(slope, t)
         information[np.ix_(g.index, g.index)] += np.where(g.cols[:, None] == g.cols, 2.0 * Q[np.ix_(g.rows, g.rows)], 0.0)
     return information
 
 
-def half_inverse(slope: Floats, T: Floats) -> Floats:
-    """Q from 2QT = slope, as far as T determines it."""
+def upward(slope: Floats, T: Floats) -> Floats:
+    """The positive part of Q, from 2QT = slope as far as T determines it: where Q is negative the criterion falls anyway.   (k, k)"""
+    if len(T) == 1:
+        return np.maximum(0.5 * slope / T, 0.0) if T[0, 0] else np.zeros((1, 1))
     Q = 0.5 * slope @ np.linalg.pinv(T, rcond=1e-13)
-    return 0.5 * (Q + Q.T)
+    values, vectors = np.linalg.eigh(0.5 * (Q + Q.T))
+    return (vectors * np.maximum(values, 0.0)) @ vectors.T
 
 
 def projected(point: Point, w0: Floats, wr: Floats) -> Floats:

@@ -36,13 +36,13 @@ from .blocks import (
     Grouping,
     Layout,
     Products,
-    _inverse_factors,
     cholesky,
     conditional_variances,
     factors,
     flatten,
     halve,
     inverse,
+    inverse_factors,
     leverage,
     modes,
     products,
@@ -157,7 +157,7 @@ class OneFactor:
             return GroupFactor(self, w, t, A, np.reciprocal(M, out=M))
         M = np.einsum("ca...,cd...,db...->ab...", t, A, t)
         M[np.arange(k), np.arange(k)] += 1.0
-        root, logs = _inverse_factors(M.reshape(k, k, -1))
+        root, logs = inverse_factors(M.reshape(k, k, -1))
         inverse = np.einsum("cag,cbg->abg", root, root)
         return GroupFactor(self, w, t, A, inverse.reshape(A.shape), root.reshape(A.shape), 2.0 * logs.reshape(A.shape[2:]))
 
