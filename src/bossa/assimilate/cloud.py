@@ -1,0 +1,215 @@
+"""Streams that are not Gaussian: a cloud of particles instead of a mean and a variance.
+
+    bootstrap   x moves by the transition, is weighted by the look, resampled when Kish's ESS falls below a share of N
+    guided      Gaussian steps and looks: x moves given the look, and is weighted by the look's forecast
+    ibis        an effect that stands still: tempered weights, resampling, and Metropolis moves that leave the posterior as it is
+
+A cloud that only moves by resampling dies on a static effect, with a healthy ESS; `unique` counts how many different particles are left.
+
+Source: Gordon, Salmond & Smith (1993); Chopin (2002) and Chopin & Papaspiliopoulos (2020) ch. 17 for IBIS; Del Moral, Doucet & Jasra
+(2012) for adaptive tempering.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from attrs import frozen
+
+from ..errors import DataError, FitFailed
+from ..kernels.particles import RESAMPLING, kish, normalised, tempered_step, weighted_quantile
+from ..types import Floats
+
+LOG_2PI = math.log(2 * math.pi)
+
+
+@frozen
+class Gaussian:
+    """log N(estimate; particles, standard_error²)."""
+
+    def __call__(self, estimate: float, standard_error: float, particles: Floats) -> Floats:
+        z = (estimate - particles) / standard_error
+        return -0.5 * (LOG_2PI + z * z) - math.log(standard_error)
+
+
+@frozen
+class StudentT:
+    """(estimate − particles)/standard_error is Student-t with df degrees of freedom: an outlier is believed less."""
+
+    df: float
+
+    def __call__(self, estimate: float, standard_error: float, particles: Floats) -> Floats:
+        z = (estimate - particles) / standard_error
+        constant = math.lgamma((self.df + 1) / 2) - math.lgamma(self.df / 2) - 0.5 * math.log(math.pi * self.df)
+        return constant - (self.df + 1) / 2 * np.log1p(z * z / self.df) - math.log(standard_error)
+
+
+@frozen(kw_only=True, eq=False)
+class Cloud:
+    """How to run: particles N, the generator, when and how to resample, and the model's own parts (None: Gaussian)."""
+
+    N: int
+    rng: np.random.Generator
+    threshold: float
+    resampling: str
+    m0: float
+    P0: float
+    q_sd: float
+    alpha: float
+    prior_sampler: Callable | None = None
+    transition_sampler: Callable | None = None
+    log_pdf: Callable | None = None
+    moves: int = 2
+
+
+@frozen(kw_only=True, eq=False)
+class CloudPath:
+    """(T,) each: moments, limits (T, 2), forecast moments, Kish's ESS, distinct particles, log-likelihood of each look; counts."""
+
+    mean: Floats
+    sd: Floats
+    ci: Floats
+    mean_f: Floats
+    sd_f: Floats
+    ess: Floats
+    unique: np.ndarray
+    loglik: Floats
+    resampled: int
+    acceptance: float | None = None
+    tempering: int = 0
+    particles: Floats
+    weights: Floats
+
+
+def _start(cloud: Cloud) -> Floats:
+    if cloud.prior_sampler is None:
+        return cloud.m0 + math.sqrt(cloud.P0) * cloud.rng.standard_normal(cloud.N)
+    return checked(cloud.prior_sampler(cloud.N, cloud.rng), cloud.N, "prior_sampler")
+
+
+def checked(values: Any, N: int, name: str) -> Floats:
+    """What a function of the user's returned, as (N,) numbers."""
+    array = np.asarray(values, dtype=float)
+    if array.shape != (N,) or np.isnan(array).any():
+        what = f"it returned {'nan' if array.shape == (N,) else f'shape {array.shape}'} for {N} particles."
+        raise DataError(what, where=name, do="Return one number for each particle.")
+    return array
+
+
+def _impossible(t: int) -> FitFailed:
+    return FitFailed(
+        f"no particle can have produced batch {t} (counting from 0): every weight is 0.",
+        where="particle_filter()",
+        do="Use more particles, a wider prior or a heavier-tailed observation_log_pdf.",
+    )
+
+
+def drifting(y: Floats, se: Floats, cloud: Cloud, guided: bool = False) -> CloudPath:
+    """Bootstrap or guided filter of y (T,), se (T,).
+
+    Source: Chopin & Papaspiliopoulos (2020) alg. 10.1 and §10.3.2 for the locally optimal proposal.
+    """
+    T, N, rng = len(y), cloud.N, cloud.rng
+    out = {name: np.empty(T) for name in ("mean", "sd", "mean_f", "sd_f", "ess", "loglik")}
+    ci, unique, resampled = np.empty((T, 2)), np.empty(T, dtype=int), 0
+    tails, log_pdf, resample = [cloud.alpha / 2, 1 - cloud.alpha / 2], cloud.log_pdf or Gaussian(), RESAMPLING[cloud.resampling]
+    x, log_w = _start(cloud), np.full(N, -math.log(N))
+    origin = np.arange(N)
+    for t in range(T):
+        W = normalised(log_w)[0]
+        if kish(W) < cloud.threshold * N:
+            ancestors = resample(W, rng)
+            x, origin, W, log_w = x[ancestors], origin[ancestors], np.full(N, 1 / N), np.full(N, -math.log(N))
+            resampled += 1
+        if guided:
+            variance = cloud.q_sd**2 + se[t] ** 2
+            gain = cloud.q_sd**2 / variance
+            increment = Gaussian()(float(y[t]), math.sqrt(variance), x)
+            out["mean_f"][t], out["sd_f"][t] = _moments(x, W, cloud.q_sd)
+            x = x + gain * (y[t] - x) + math.sqrt(gain) * se[t] * rng.standard_normal(N)
+        else:
+            if cloud.transition_sampler is not None:
+                x = checked(cloud.transition_sampler(x, rng), N, "transition_sampler")
+            elif cloud.q_sd:
+                x = x + cloud.q_sd * rng.standard_normal(N)
+            out["mean_f"][t], out["sd_f"][t] = _moments(x, W)
+            increment = checked(log_pdf(float(y[t]), float(se[t]), x), N, "observation_log_pdf")
+        W, total = normalised(log_w + increment)
+        if not math.isfinite(total):
+            raise _impossible(t)
+        log_w, out["loglik"][t] = np.log(np.maximum(W, 1e-320)), total
+        out["mean"][t], out["sd"][t] = _moments(x, W)
+        ci[t], out["ess"][t] = weighted_quantile(x, W, np.array(tails)), kish(W)
+        unique[t] = len(np.unique(x)) if not cloud.q_sd and cloud.transition_sampler is None else len(np.unique(origin))
+    return CloudPath(**out, ci=ci, unique=unique, resampled=resampled, particles=x, weights=normalised(log_w)[0])
+
+
+def _moments(x: Floats, W: Floats, extra_sd: float = 0.0) -> tuple[float, float]:
+    mean = float(W @ x)
+    return mean, math.sqrt(float(W @ (x - mean) ** 2) + extra_sd**2)
+
+
+def still(y: Floats, se: Floats, cloud: Cloud) -> CloudPath:
+    """Tempered IBIS of an effect that does not move.
+
+    Each look is brought in by as many powers as the ESS bears; after each resampling every particle makes `moves` rounds of an independence
+    move (from the cloud's own moments) and a random walk, both accepted by Metropolis–Hastings on prior × likelihood so far.
+
+    Source: Chopin (2002) alg. 1; Jasra et al. (2011) for the powers.
+    """
+    T, N, rng = len(y), cloud.N, cloud.rng
+    out = {name: np.empty(T) for name in ("mean", "sd", "mean_f", "sd_f", "ess", "loglik")}
+    ci, unique, resampled, tempering = np.empty((T, 2)), np.empty(T, dtype=int), 0, 0
+    tails, log_pdf, resample = np.array([cloud.alpha / 2, 1 - cloud.alpha / 2]), cloud.log_pdf or Gaussian(), RESAMPLING[cloud.resampling]
+    tried, taken = 0, 0
+    x, log_w, before = _start(cloud), np.full(N, -math.log(N)), np.zeros(N)
+
+    def so_far(particles: Floats, t: int) -> Floats:
+        """Log prior plus the log-likelihood of the looks before t."""
+        total = -0.5 * (particles - cloud.m0) ** 2 / cloud.P0
+        if cloud.log_pdf is None:
+            precision, shift = float((1 / se[:t] ** 2).sum()), float((y[:t] / se[:t] ** 2).sum())
+            return total - 0.5 * precision * particles**2 + shift * particles
+        for s in range(t):
+            total = total + cloud.log_pdf(float(y[s]), float(se[s]), particles)
+        return total
+
+    before = so_far(x, 0)
+    for t in range(T):
+        out["mean_f"][t], out["sd_f"][t] = _moments(x, normalised(log_w)[0])
+        look = checked(log_pdf(float(y[t]), float(se[t]), x), N, "observation_log_pdf")
+        phi, evidence = 0.0, 0.0
+        while phi < 1:
+            if not np.isfinite(look).any():
+                raise _impossible(t)
+            step = tempered_step(look, log_w, phi, cloud.threshold * N)
+            W, total = normalised(log_w + (step - phi) * look)
+            evidence, log_w, phi = evidence + total, np.log(np.maximum(W, 1e-320)), step
+            if kish(W) <= cloud.threshold * N * 1.001 or phi < 1:
+                tempering += phi < 1
+                resampled += 1
+                mean, sd = _moments(x, W)
+                ancestors = resample(W, rng)
+                x, before, look, log_w = x[ancestors], before[ancestors], look[ancestors], np.full(N, -math.log(N))
+                for move in range(2 * cloud.moves):
+                    walk = move % 2 == 1
+                    spread = 2.38 * sd if walk else 1.1 * sd
+                    new = (x if walk else mean) + spread * rng.standard_normal(N)
+                    new_before, new_look = so_far(new, t), np.asarray(log_pdf(float(y[t]), float(se[t]), new), dtype=float)
+                    ratio = new_before + phi * new_look - before - phi * look
+                    if not walk:
+                        ratio = ratio + 0.5 * (((new - mean) / spread) ** 2 - ((x - mean) / spread) ** 2)
+                    yes = np.log(rng.random(N)) < ratio
+                    x, before, look = np.where(yes, new, x), np.where(yes, new_before, before), np.where(yes, new_look, look)
+                    tried, taken = tried + N, taken + int(yes.sum())
+        before = before + look
+        W = normalised(log_w)[0]
+        out["loglik"][t], out["ess"][t], unique[t] = evidence, kish(W), len(np.unique(x))
+        out["mean"][t], out["sd"][t] = _moments(x, W)
+        ci[t] = weighted_quantile(x, W, tails)
+    rate = taken / tried if tried else None
+    run = {"resampled": resampled, "acceptance": rate, "tempering": tempering}
+    return CloudPath(**out, ci=ci, unique=unique, **run, particles=x, weights=normalised(log_w)[0])

@@ -1,0 +1,152 @@
+"""What a stream of batches has taught so far: one row per batch (and coefficient), readable as a frame.
+
+A one-parameter stream holds (T,) arrays, one of k coefficients (T, k); T batches in the order in which they count.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import attrs
+import numpy as np
+import polars as pl
+from attrs import field, frozen
+
+from ..errors import NotYet, Refused
+
+
+def _read_only(values: Any) -> Any:
+    if values is None:
+        return None
+    view = np.asarray(values).view()
+    view.flags.writeable = False
+    return view
+
+
+def path(optional: bool = False) -> Any:
+    """A read-only array along the batches."""
+    return attrs.field(default=None if optional else attrs.NOTHING, converter=_read_only)
+
+
+@frozen(kw_only=True, eq=False)
+class AssimilationResult:
+    """A filtered stream.
+
+    posterior_mean, posterior_sd   (T,) or (T, k)  after each batch;  posterior_ci (T, 2) or (T, k, 2), equal-tailed, level 1 − alpha
+    innovations     estimate of the batch minus its forecast;  innovation_sd  its forecast standard deviation
+    gain            weight of the batch in the new mean;  ess  posterior precision in units of a typical batch (the median of those seen
+                    so far);  ess_kish  (Σw)²/Σw² of the weights of the batches;  for particles ess is Kish's number of particles
+    nis, nis_df     (T,)  v'S⁻¹v, χ² with nis_df degrees of freedom (F where σ is estimated: p_nis says)
+    log_evidences   (T,)  log p(batches so far); nan until the prior is proper;  log_evidence  the last
+    smoothed_mean, smoothed_sd     each state given all batches
+    final_*         the state after the last batch: the prior, where there was none
+    method          "kalman" | "particle" | …;  diagnostics: what was chosen and how well it went;  notes: in words
+    """
+
+    posterior_mean: np.ndarray = path()
+    posterior_sd: np.ndarray = path()
+    posterior_ci: np.ndarray = path()
+    innovations: np.ndarray = path()
+    innovation_sd: np.ndarray = path()
+    gain: np.ndarray | None = path(optional=True)
+    ess: np.ndarray = path()
+    ess_kish: np.ndarray | None = path(optional=True)
+    nis: np.ndarray = path()
+    nis_df: np.ndarray = path()
+    p_nis: np.ndarray = path()
+    log_evidences: np.ndarray = path()
+    smoothed_mean: np.ndarray | None = path(optional=True)
+    smoothed_sd: np.ndarray | None = path(optional=True)
+    smoothed_ci: np.ndarray | None = path(optional=True)
+    final_mean: Any
+    final_sd: Any
+    final_ci: Any
+    log_evidence: float
+    method: str
+    names: tuple[str, ...] = ("theta",)
+    batch: tuple[Any, ...]
+    time: tuple[Any, ...] | None = None
+    n: np.ndarray | None = path(optional=True)
+    alpha: float = 0.05
+    diagnostics: dict = field(factory=dict)
+    notes: tuple[str, ...] = ()
+
+    @property
+    def scalar(self) -> bool:
+        """Is the stream of one number?"""
+        return self.posterior_mean.ndim == 1
+
+    def trajectory(self, *, smoothed: bool = False) -> pl.DataFrame:
+        """One row per batch and coefficient; nulls where nothing is determined yet, or nothing was seen.
+
+        smoothed  True: mean, sd and limits given all batches instead of those so far
+        """
+        mean, sd, ci = self.posterior_mean, self.posterior_sd, self.posterior_ci
+        if smoothed:
+            if self.smoothed_mean is None or self.smoothed_sd is None or self.smoothed_ci is None:
+                raise Refused(
+                    f"method {self.method!r} keeps no smoothed path.", where="trajectory(smoothed=True)", do="Use a Kalman method."
+                )
+            mean, sd, ci = self.smoothed_mean, self.smoothed_sd, self.smoothed_ci
+        k = 1 if self.scalar else mean.shape[1]
+        T = len(mean)
+
+        def each(values: Any) -> Any:
+            """(T,), (T, k) or a list of T → T × k, batches slowest."""
+            if isinstance(values, np.ndarray):
+                values = values if values.ndim == 2 and not self.scalar else np.repeat(values, k)
+                return pl.Series(values.reshape(-1)).fill_nan(None) if values.dtype.kind == "f" else pl.Series(values.reshape(-1))
+            return pl.Series([value for value in values for _ in range(k)])
+
+        columns: dict[str, Any] = {"t": np.arange(T)} if self.scalar else {"batch": self.batch}
+        if not self.scalar:
+            columns |= {} if self.time is None else {"time": self.time}
+            columns |= {} if self.n is None else {"n": self.n}
+            columns["term"] = None
+        columns |= {"posterior_mean": mean, "posterior_sd": sd, "ci_lower": ci[..., 0], "ci_upper": ci[..., 1]}
+        columns["innovation"] = self.innovations
+        if self.scalar:
+            columns |= {"ess": self.ess, "batch": self.batch}
+            columns |= {} if self.time is None else {"time": self.time}
+            columns |= {} if self.n is None else {"n": self.n}
+        columns |= {"innovation_sd": self.innovation_sd, "z": self.z, "nis": self.nis, "p_nis": self.p_nis}
+        columns |= {} if self.gain is None else {"gain": self.gain}
+        columns |= {} if self.scalar else {"ess": self.ess}
+        columns |= {} if self.ess_kish is None else {"ess_kish": self.ess_kish}
+        columns["log_evidence"] = self.log_evidences
+        made = {name: pl.Series(list(self.names) * T, dtype=pl.String) if name == "term" else each(v) for name, v in columns.items()}
+        return pl.DataFrame(made)
+
+    @property
+    def z(self) -> np.ndarray:
+        """Standardised innovations: the batch against its forecast, in forecast standard deviations."""
+        with np.errstate(invalid="ignore", divide="ignore"):
+            return self.innovations / self.innovation_sd
+
+    @property
+    def params(self) -> pl.DataFrame:
+        """The last state: term, estimate, sd, ci_lower, ci_upper."""
+        ci = np.asarray(self.final_ci, dtype=float).reshape(-1, 2)
+        numbers = {"estimate": self.final_mean, "sd": self.final_sd, "ci_lower": ci[:, 0], "ci_upper": ci[:, 1]}
+        made = {name: pl.Series(np.asarray(v, dtype=float).reshape(-1)).fill_nan(None) for name, v in numbers.items()}
+        return pl.DataFrame({"term": list(self.names), **made})
+
+    def summary(self) -> str:
+        """The last state in words."""
+        T = len(self.posterior_mean)
+        lines = [f"Assimilation by {self.method}: {T} {'batch' if T == 1 else 'batches'}"]
+        if not T:
+            lines.append("no batch has been seen: this is the prior")
+        for row in self.params.iter_rows():
+            name, mean, sd, low, high = (v if isinstance(v, str) else "not determined" if v is None else f"{v:.6g}" for v in row)
+            lines.append(f"  {name}: {mean} (sd {sd}), {100 * (1 - self.alpha):.15g}% interval [{low}, {high}]")
+        if np.isfinite(self.log_evidence):
+            lines.append(f"log-evidence {self.log_evidence:.6g}")
+        return "\n".join([*lines, *self.notes])
+
+    def __repr__(self) -> str:
+        return self.summary()
+
+    def plot(self) -> Any:
+        """The path with its band."""
+        raise NotYet("plots of streams are not built yet.", where="plot()", do="Plot the columns of .trajectory().")

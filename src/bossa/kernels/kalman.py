@@ -1,0 +1,288 @@
+"""Where is a state that drifts, given noisy looks at it? Filters and smoothers for Gaussian random walks.
+
+    θ_t = θ_{t−1} + w_t,  w_t ~ N(0, Q_t)          looks: z_t = J_t θ_t + e_t,  e_t ~ N(0, R_t)
+
+Scalar streams: `filter_scalar`, `smooth_scalar`. Vectors, three forms of the same analysis step: `joseph` (covariance), `square_root`
+(Cholesky factor of the covariance), and the square-root information form (U, d) with U β = d + e, e ~ N(0, I): `walk`, `fade`, `look`.
+The last takes a prior that knows nothing (U = 0), batches of deficient rank and Q that is singular, all exactly; its smoother
+(`smooth_back`) needs no inverse of a filtered covariance. Looks are then whitened: R = I.
+
+Source: Anderson & Moore (1979); Bierman (1977) ch. 5–6 (square-root information filter) and ch. 10 (its covariance smoother);
+Durbin & Koopman (2012) ch. 4–5; West & Harrison (1997) §6.3 for discounting.
+"""
+
+from __future__ import annotations
+
+import heapq
+import math
+
+import numpy as np
+from attrs import frozen
+
+from ..types import Bools, Floats
+
+LOG_2PI = math.log(2 * math.pi)
+
+
+# ---------------------------------------------------------------- scalar streams
+@frozen(eq=False)
+class ScalarPath:
+    """Filtered path (T, …): mean and var after each look, mean_f and var_f before it, gain; loglik (T, …) of each look."""
+
+    mean: Floats
+    var: Floats
+    mean_f: Floats
+    var_f: Floats
+    gain: Floats
+    loglik: Floats
+
+
+def filter_scalar(y: Floats, v: Floats, q: Floats, m0: float, P0: float) -> ScalarPath:
+    """The Kalman filter of one number, in plain floats.
+
+        P_f = P + q_t,   K = P_f/(P_f + v_t),   m ← m + K(y_t − m),   P = P_f v_t/(P_f + v_t)
+
+    The last form does not cancel, whatever P_f: the variance stays right for a prior variance of 1e20 and for inf.
+
+    y   (T,)  looks; nan: no look at this step
+    v   (T,)  their variances
+    q   (T,)  variance of the step before each look
+    P0  prior variance; inf: nothing is known, and the first look has no likelihood of its own (0)
+    """
+    T = len(y)
+    out = np.empty((6, T))
+    m, P, loglik = float(m0), float(P0), 0.0
+    for t, (look, noise, step) in enumerate(zip(y.tolist(), v.tolist(), q.tolist())):
+        m_f, P_f = m, P + step
+        if look != look:
+            K, P, loglik = 0.0, P_f, 0.0
+        elif P_f == math.inf:
+            K, m, P, loglik = 1.0, look, noise, 0.0
+        else:
+            S = P_f + noise
+            K, move = P_f / S, look - m_f
+            m, P = m_f + K * move, P_f * (noise / S)
+            loglik = -0.5 * (LOG_2PI + math.log(S) + move * move / S)
+        out[:, t] = m, P, m_f, P_f, K, loglik
+    return ScalarPath(*out)
+
+
+def filter_scalars(y: Floats, v: Floats, q: Floats, m0: float, P0: float) -> ScalarPath:
+    """`filter_scalar` on many streams at once: y, v, q broadcast to (T, …), every output has that shape."""
+    y, v, q = np.broadcast_arrays(y, v, q)
+    out = np.empty((6, *y.shape))
+    m, P = np.full(y.shape[1:], float(m0)), np.full(y.shape[1:], float(P0))
+    for t in range(len(y)):
+        m_f, P_f = m, P + q[t]
+        there, flat = ~np.isnan(y[t]), np.isinf(P_f)
+        S = P_f + v[t]
+        with np.errstate(invalid="ignore"):
+            K = np.where(there, np.where(flat, 1.0, P_f / S), 0.0)
+            move = np.where(there, y[t] - m_f, 0.0)
+            P = np.where(there, np.where(flat, v[t], P_f * (v[t] / S)), P_f)
+            m = m_f + K * move
+            loglik = np.where(there & ~flat, -0.5 * (LOG_2PI + np.log(S) + move * move / S), 0.0)
+        for row, value in zip(out, (m, P, m_f, P_f, K, loglik)):
+            row[t] = value
+    return ScalarPath(*out)
+
+
+def smooth_scalar(path: ScalarPath, lag: int | None = None) -> tuple[Floats, Floats, Floats]:
+    """Rauch–Tung–Striebel: each step given all looks, or those up to `lag` steps later.
+
+        G_t = P_t/P_{f,t+1},   m_t^s = m_t + G_t(m_{t+1}^s − m_{f,t+1}),   P_t^s = P_t + G_t²(P_{t+1}^s − P_{f,t+1})
+
+    path     ScalarPath of (T, …)
+    returns  mean (T, …), variance (T, …), covariance of steps t + 1 and t (T − 1, …)
+
+    Source: Rauch, Tung & Striebel (1965); Durbin & Koopman (2012) §4.4.
+    """
+    T = len(path.mean)
+    G = path.var[:-1] / path.var_f[1:] if T else path.var
+    mean, var = path.mean.copy(), path.var.copy()
+    if lag is None or lag >= T:
+        for t in range(T - 2, -1, -1):
+            mean[t] += G[t] * (mean[t + 1] - path.mean_f[t + 1])
+            var[t] += G[t] ** 2 * (var[t + 1] - path.var_f[t + 1])
+        return mean, var, G * var[1:]
+    for t in range(T):
+        end = min(t + lag, T - 1)
+        m, P = path.mean[end], path.var[end]
+        for s in range(end - 1, t - 1, -1):
+            m = path.mean[s] + G[s] * (m - path.mean_f[s + 1])
+            P = path.var[s] + G[s] ** 2 * (P - path.var_f[s + 1])
+        mean[t], var[t] = m, P
+    return mean, var, G * var[1:]
+
+
+def running_median(x: Floats) -> Floats:
+    """Median (T,) of the values so far, nan where none was; nan in x is passed over. Two heaps: O(T log T)."""
+    low: list[float] = []
+    high: list[float] = []
+    out = np.full(len(x), np.nan)
+    for t, value in enumerate(x.tolist()):
+        if value == value:
+            heapq.heappush(high, -heapq.heappushpop(low, -value))
+            if len(high) > len(low):
+                heapq.heappush(low, -heapq.heappop(high))
+        if low:
+            out[t] = -low[0] if len(low) > len(high) else (high[0] - low[0]) / 2
+    return out
+
+
+def running_kish(gain: Floats) -> tuple[Floats, Floats]:
+    """Kish's effective number of looks in the filtered mean, (Σw)²/Σw², and the weight left on the prior.
+
+    Look i has weight w_{t,i} = K_i ∏_{i<j≤t} (1 − K_j); the prior has ∏_{j≤t} (1 − K_j).
+
+    gain     (T,)
+    returns  (T,) nan before the first look, (T,)
+    """
+    out, left = np.full(len(gain), np.nan), np.empty(len(gain))
+    first, second, prior = 0.0, 0.0, 1.0
+    for t, K in enumerate(gain.tolist()):
+        first, second, prior = (1 - K) * first + K, (1 - K) ** 2 * second + K * K, (1 - K) * prior
+        out[t], left[t] = first * first / second if second else math.nan, prior
+    return out, left
+
+
+def steady_variance(q: float, v: float) -> float:
+    """Variance that the filter settles at: P = (−q + √(q² + 4 q v))/2, the limit of knowledge of a state that moves."""
+    return (-q + math.sqrt(q * q + 4 * q * v)) / 2
+
+
+# ---------------------------------------------------------------- vectors, covariance forms
+def joseph(m: Floats, P: Floats, z: Floats, J: Floats, R: Floats) -> tuple[Floats, Floats, float]:
+    """One look in covariance form: P ← (I − KJ)P(I − KJ)ᵀ + KRKᵀ, symmetric and positive whatever the rounding in K.
+
+    m (k,), P (k, k) forecast;  z (r,), J (r, k), R (r, r) the look
+    returns  m, P after it, log-likelihood of z
+
+    Source: Bucy & Joseph (1968); Anderson & Moore (1979) §6.
+    """
+    move, S = z - J @ m, J @ P @ J.T + R
+    C = np.linalg.cholesky(S)
+    K = np.linalg.solve(S, J @ P).T
+    left = np.eye(len(m)) - K @ J
+    P = left @ P @ left.T + K @ R @ K.T
+    white = np.linalg.solve(C, move)
+    loglik = -0.5 * (len(z) * LOG_2PI + 2 * float(np.log(np.diag(C)).sum()) + float(white @ white))
+    return m + K @ move, (P + P.T) / 2, loglik
+
+
+def square_root(m: Floats, L: Floats, z: Floats, J: Floats, R_root: Floats) -> tuple[Floats, Floats, float]:
+    """One look in square-root form: P = LLᵀ; one QR gives the factors of S and P and the gain.
+
+        QR of [[R^½, JL], [0, L]]ᵀ  →  [[S^½, 0], [K S^½, L₊]]ᵀ
+
+    L (k, k) any root of P;  R_root (r, r) any root of R;  returns m, L, log-likelihood of z
+
+    Source: Morf & Kailath (1975); Anderson & Moore (1979) §6.5.
+    """
+    r, k = J.shape
+    pre = np.block([[R_root, J @ L], [np.zeros((k, r)), L]])
+    post = np.linalg.qr(pre.T, mode="r").T
+    S_root, KS, L = post[:r, :r], post[r:, :r], post[r:, r:]
+    white = np.linalg.solve(S_root, z - J @ m)
+    loglik = -0.5 * (r * LOG_2PI + 2 * float(np.log(np.abs(np.diag(S_root))).sum()) + float(white @ white))
+    return m + KS @ white, L, loglik
+
+
+# ---------------------------------------------------------------- vectors, square-root information
+@frozen(eq=False)
+class Step:
+    """What a drift step leaves for the smoother: Gw = θ_t − θ_{t−1} with W w = c − X θ_t + e, e ~ N(0, I).
+
+    G (k, s), W (s, s) upper triangular, X (s, k), c (s,)
+    """
+
+    G: Floats
+    W: Floats
+    X: Floats
+    c: Floats
+
+    @property
+    def logdet(self) -> float:
+        """log|I + GᵀΛG|, what the step takes from the determinant of the precision."""
+        return 2 * float(np.log(np.abs(np.diag(self.W))).sum())
+
+
+def walk(U: Floats, d: Floats, G: Floats) -> tuple[Floats, Floats, Step]:
+    """Forecast by a random walk with Q = GGᵀ: w is eliminated from w ~ N(0, I), U(θ − Gw) = d + e by one QR.
+
+    U (k, k), d (k,);  G (k, s)
+    returns  U, d of the forecast and the `Step`
+
+    Source: Bierman (1977) §VI.
+    """
+    k, s = G.shape
+    stacked = np.zeros((s + k, s + k + 1))
+    stacked[:s, :s] = np.eye(s)
+    stacked[s:, :s], stacked[s:, s:-1], stacked[s:, -1] = -U @ G, U, d
+    R = np.linalg.qr(stacked, mode="r")
+    return R[s:, s:-1], R[s:, -1], Step(G, R[:s, :s], R[:s, s:-1], R[:s, -1])
+
+
+def look(U: Floats, d: Floats, J: Floats, z: Floats) -> tuple[Floats, Floats, float]:
+    """Analysis: stack the whitened look z = Jθ + e under Uθ = d + e and triangularise.
+
+    U (k, k), d (k,);  J (r, k), z (r,)
+    returns  U, d after the look, and what is left: ρ² = (z − Jm)ᵀ(JPJᵀ + I)⁻¹(z − Jm) where the forecast was proper
+
+    Source: Bierman (1977) §V.2; Golub (1965).
+    """
+    k = len(d)
+    R = np.linalg.qr(np.block([[U, d[:, None]], [J, z[:, None]]]), mode="r")
+    rest = R[k:, k] if len(R) > k else np.zeros(0)
+    return R[:k, :k], R[:k, k], float(rest @ rest)
+
+
+def whiten(Lambda: Floats, eta: Floats, tol: float = 1e-13) -> tuple[Floats, Floats]:
+    """J (r, k), z (r,) with JᵀJ = Λ and Jᵀz = η of a possibly singular precision Λ (k, k): its rank, and no noise.
+
+    Scaled to unit diagonal, then by eigenvalues above tol of the largest.
+    """
+    scale = np.sqrt(np.maximum(np.diag(Lambda), 0.0))
+    scale[scale == 0] = 1.0
+    values, vectors = np.linalg.eigh(Lambda / np.outer(scale, scale))
+    keep = values > tol * max(float(values[-1]), 0.0) if len(values) else np.zeros(0, bool)
+    root = np.sqrt(values[keep])
+    J = root[:, None] * vectors[:, keep].T * scale
+    return J, (vectors[:, keep].T @ (eta / scale)) / root
+
+
+def known(U: Floats, tol: float = 1e-10) -> tuple[int, Bools, Floats]:
+    """Rank of a precision UᵀU, which coefficients it determines (k,), and the covariance V (k, k), nan where it does not.
+
+    Source: singular values of U with columns of unit length; a coefficient is determined if it has no part in the null space.
+    """
+    k = U.shape[1]
+    size = np.sqrt(np.einsum("ij,ij->j", U, U))
+    scale = np.where(size > 0, size, 1.0)
+    _, values, rows = np.linalg.svd(U / scale)
+    rank = int((values > tol * max(float(values[0]), 1e-300)).sum()) if k and size.any() else 0
+    if rank == k:
+        half = rows.T / values / scale[:, None]
+        return k, np.ones(k, dtype=bool), half @ half.T
+    null = rows[rank:]
+    sure = np.sqrt(np.einsum("ij,ij->j", null, null)) < 1e-7
+    half = rows[:rank].T / values[:rank] / scale[:, None]
+    V = half @ half.T
+    V[~sure], V[:, ~sure] = np.nan, np.nan
+    return rank, sure, V
+
+
+def smooth_back(mean: Floats, V: Floats, step: Step) -> tuple[Floats, Floats, Floats]:
+    """θ_{t−1} given all looks, from θ_t given all looks and the step between them.
+
+        θ_{t−1} = θ_t − Gw = A θ_t − G W⁻¹(c + e),   A = I + G W⁻¹ X
+
+    mean (k,), V (k, k) smoothed at t
+    returns  mean (k,), V (k, k) smoothed at t − 1, and Cov(θ_t, θ_{t−1}) (k, k)
+
+    Source: Bierman (1977) §X; Dyer & McReynolds (1969).
+    """
+    B = np.linalg.solve(step.W.T, step.G.T).T if step.G.size else step.G  # G W⁻¹
+    A = np.eye(len(mean)) + B @ step.X
+    back = A @ V @ A.T + B @ B.T
+    return A @ mean - B @ step.c, (back + back.T) / 2, V @ A.T
