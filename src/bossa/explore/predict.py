@@ -13,7 +13,7 @@ import numpy as np
 import polars as pl
 from attrs import evolve
 
-from ..errors import NotYet, OptionError, UnknownOption
+from ..errors import OptionError, UnknownOption
 from ..state.design import Problem
 from ..state.fit import FitState
 from ..state.inference import PredictionState
@@ -21,6 +21,7 @@ from ..state.target import Linear, Target
 from ..types import Floats
 from . import grammar
 from .axes import first_fastest
+from .conditional import with_groups
 from .grammar import Means
 from .grid import MOST_CELLS, series
 from .reference import Reference
@@ -54,15 +55,20 @@ def predict(
             raise UnknownOption(given, among, where="predict()", kind=name)
     if isinstance(n_points, bool) or not isinstance(n_points, (int, np.integer)) or n_points < 1:
         raise OptionError(f"n_points={n_points!r} is not a whole number of at least 1.", where="predict()")
-    if problem.design.random is not None and varying == "include":
-        raise NotYet("predictions with random effects are not built yet.", where="predict()", do="Use varying='exclude'.")
+    grouped = problem.design.random is not None and varying == "include"
     frame, notes = query_rows(problem, newdata, int(n_points)) if isinstance(newdata, str) else (newdata, ())
     target, said = fixed_target(problem, frame, type)
+    if grouped:
+        target, groups = with_groups(problem, fit, target, frame, new_levels)
+        said = (*said, *groups)
+    elif problem.design.random is not None:
+        said = (*said, "random effects left out: predictions for the population")
+    target = evolve(target, notes=said)
     value = target.value(fit.coef)
     shown = value if target.back is None else np.asarray(target.back.value(value))
     if target.estimable is not None:
         shown = np.where(target.estimable, shown, np.nan)
-    return PredictionState(newdata=frame, target=target, fitted=shown, type=type, varying="exclude", notes=(*notes, *said))
+    return PredictionState(newdata=frame, target=target, fitted=shown, type=type, varying="include" if grouped else "exclude", notes=(*notes, *said))
 
 
 def fixed_target(problem: Problem, frame: pl.DataFrame, type: str) -> tuple[Target, tuple[str, ...]]:

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from attrs import evolve, frozen
 
-from ..errors import NotYet, OptionError, Refused
+from ..errors import OptionError, Refused
 from ..explore.diagnose import is_linear
 from ..kernels import multiplicity
 from ..kernels.intervals import t_limits, t_tail
@@ -24,7 +24,7 @@ from ..state.fields import choice
 from ..state.fit import FitState
 from ..state.inference import InferenceState
 from ..state.target import Target
-from . import Common, backend
+from . import Common, backend, prediction
 from .covariance import DF_RULES, ERRORS, Covariance, covariance, degrees, standard_errors
 
 LARGEST_VCOV = 1_000  # rows of a target whose K × K covariance is kept
@@ -39,8 +39,9 @@ class Asymp(Common):
               "CR0" "CR1" "CR1S" "CR2" | "cluster" (CR2; GLM: CR1)
     cluster   column of the clusters, for the CR kinds
     df        "auto" | "residual" | "satterthwaite" | "kenward-roger" | "inf"
-    interval  "confidence" | "prediction" (of a new response, linear models)
+    interval  "confidence" | "prediction" (of a new response)
     adjust    multiplicity: "auto" (as emmeans) | "none" | "tukey" | "holm" …
+    seed      of the responses that a prediction interval of a generalized model simulates
     """
 
     errors: str = choice("iid", among=ERRORS)
@@ -48,16 +49,23 @@ class Asymp(Common):
     df: str = choice("auto", among=DF_RULES)
     interval: str = choice("confidence", among=("confidence", "prediction"))
     adjust: str = "auto"
+    seed: Any = None
 
 
 @backend("asymp", Asymp)
 def asymptotic(problem: Problem, fit: FitState, target: Target, options: Asymp) -> InferenceState:
     """Standard errors, tests and intervals of the target's rows from the covariance of the coefficients."""
     chosen = covariance(problem, fit, options.errors, options.cluster, options.df)
+    simulates = options.interval == "prediction" and not is_linear(problem)
+    if options.seed is not None and not simulates:
+        raise OptionError("seed= has no use here: nothing is drawn.", where="infer(how='asymp')", do="Leave it out.")
     J = target.jacobian(fit.coef)
     estimate = target.value(fit.coef)
-    se = standard_errors(chosen, J)
-    df = degrees(chosen, J)
+    whole = prediction.mixed_se(problem, fit, target, J, options.interval == "prediction")
+    if whole is None:
+        se, df = standard_errors(chosen, J), degrees(chosen, J)
+    else:
+        se, df, chosen = whole, np.full(len(J), np.inf), _with_groups(chosen, options)
     gone = np.zeros(len(se), dtype=bool) if target.estimable is None else ~target.estimable
     for values in (estimate := estimate.copy(), se, df):
         values[gone] = np.nan
@@ -82,7 +90,20 @@ def asymptotic(problem: Problem, fit: FitState, target: Target, options: Asymp) 
         notes=(*chosen.notes, _reference(chosen, df), *said),
         options={"errors": chosen.errors, "cluster": options.cluster, "df": chosen.rule},
     )
-    return _carried(_adjusted(state, target, (estimate, spread, side), options.adjust, chosen.root, J), target, estimate)
+    state = _carried(_adjusted(state, target, (estimate, spread, side), options.adjust, chosen.root, J), target, estimate)
+    if simulates:
+        limits, seed = prediction.simulated(problem, fit, target, chosen.root, options)
+        drawn = f"interval: for a new response of weight 1, from {prediction.DRAWS:,} simulated ones with the parameters drawn too, seed {seed}"
+        state = evolve(state, interval=limits, notes=(*state.notes, drawn))
+    return state
+
+
+def _with_groups(chosen: Covariance, options: Asymp) -> Covariance:
+    """The covariance's notes for rows whose random effects are uncertain too: no df are defined for these, so z."""
+    if options.df not in ("auto", "inf"):
+        raise Refused(f"df={options.df!r} is not defined for predictions with random effects.", where="infer()", do="Use df='inf'.")
+    notes = (*chosen.notes, "se: of fixed and random effects together, at the estimated variances")
+    return evolve(chosen, rule="inf", notes=notes)
 
 
 def _null(target: Target, options: Common, estimate: np.ndarray) -> tuple[np.ndarray, np.ndarray, str]:
@@ -110,13 +131,9 @@ def _spread(problem: Problem, fit: FitState, target: Target, options: Asymp, se:
     """What the interval is built from: se, or √(se² + σ²) for a new response of weight 1."""
     if options.interval == "confidence":
         return se, ()
-    where = "infer(interval='prediction')"
-    if target.kind != "predictions":
-        raise Refused("it is for predictions.", where=where, do="Use .predict(new_rows).infer(interval='prediction').")
-    if not is_linear(problem) or problem.design.random is not None:
-        raise NotYet("it is built for linear models only.", where=where, do="Use interval='confidence', or .simulate().")
-    if options.errors != "iid":
-        raise Refused("a new response has the model's own variance, which robust errors do not trust.", where=where, do="Use errors='iid'.")
+    prediction.check(problem, target, options.errors)
+    if not is_linear(problem):
+        return se, ()  # simulated on the scale of the response
     said = "interval: for a new response"
     return np.sqrt(se**2 + fit.dispersion), (said if problem.design.weights is None else f"{said}, of weight 1",)
 

@@ -1,0 +1,103 @@
+"""Predictions with random effects, and intervals for new responses, against dense algebra and simulation."""
+
+from __future__ import annotations
+
+import numpy as np
+import polars as pl
+import pytest
+
+from bossa import load_dataset, model
+from bossa.errors import DataError, NotYet, OptionError, Refused
+
+SLEEP = load_dataset("sleepstudy")
+
+
+@pytest.fixture(scope="module")
+def sleep():
+    return model("Reaction ~ Days + (Days | Subject)", SLEEP).fit()
+
+
+def henderson(m, x, z):
+    """Var(xβ̂ + z(b̂ − b)) by the inverse of the dense mixed-model equations (Henderson 1975)."""
+    term, fit = m.design.random.terms[0], m.fit_state
+    T = np.array([[fit.theta[0], 0], [fit.theta[1], fit.theta[2]]])
+    G = np.kron(np.eye(len(term.levels)), fit.sigma**2 * T @ T.T)
+    Z = np.zeros((m.design.n, 2 * len(term.levels)))
+    for j in range(2):
+        Z[np.arange(m.design.n), 2 * term.group + j] = term.Z[:, j]
+    C = np.hstack([m.design.X, Z])
+    A = C.T @ C / fit.sigma**2
+    A[2:, 2:] += np.linalg.inv(G)
+    c = np.concatenate([x, z])
+    return c @ np.linalg.solve(A, c), z @ G @ z
+
+
+def test_standard_errors_of_known_and_new_groups_are_hendersons(sleep):
+    new = pl.DataFrame({"Days": [0.0, 7.0, 7.0], "Subject": ["308", "350", "new"]})
+    got = sleep.predict(new, new_levels="population").infer().predictions
+    level = sleep.design.random.terms[0].levels.index
+    for i, (days, subject) in enumerate(new.rows()[:2]):
+        z = np.zeros(36)
+        z[2 * level(subject) : 2 * level(subject) + 2] = [1, days]
+        assert got["se"][i] == pytest.approx(np.sqrt(henderson(sleep, [1, days], z)[0]), rel=1e-8)
+    fixed = np.array([1, 7]) @ sleep.fit_state.vcov @ [1, 7]
+    z = np.zeros(36)
+    z[:2] = [1, 7]
+    assert got["se"][2] == pytest.approx(np.sqrt(fixed + henderson(sleep, [1, 7], z)[1]), rel=1e-8)
+
+
+def test_a_prediction_interval_adds_the_residual_variance_and_a_new_groups_whole_variance(sleep):
+    new = pl.DataFrame({"Days": [7.0], "Subject": ["new"]})
+    known = sleep.predict(new, new_levels="population").infer(interval="prediction").predictions
+    left_out = sleep.predict(new.select("Days"), varying="exclude").infer(interval="prediction").predictions
+    half = 1.959963984540054 * np.sqrt(known["se"][0] ** 2 + sleep.fit_state.sigma**2)
+    assert known["ci_upper"][0] - known["fitted"][0] == pytest.approx(half, rel=1e-9)
+    np.testing.assert_allclose(left_out["ci_upper"].to_numpy(), known["ci_upper"].to_numpy(), rtol=1e-9)
+
+
+def test_every_policy_for_a_group_that_is_new_or_missing(sleep):
+    new = pl.DataFrame({"Days": [0, 0, 0], "Subject": ["308", "new", None]})
+    with pytest.raises(DataError, match=r"groups that the fit did not have: new\. .*new_levels='population'"):
+        sleep.predict(new)
+    population = sleep.predict(new, new_levels="population").predictions["fitted"]
+    assert population[1] == population[2] == pytest.approx(sleep.params["estimate"][0])
+    drawn = sleep.predict(new, new_levels="sample").predictions["fitted"]
+    assert drawn[0] == population[0]
+    assert len({drawn[1], drawn[2], population[1]}) == 3
+    missing = sleep.predict(new[[0, 2]]).predictions["fitted"]
+    assert missing.to_list() == [population[0], None]
+
+
+def test_fitted_values_of_the_data_are_the_predictions_with_groups(sleep):
+    np.testing.assert_allclose(sleep.predict().predictions["fitted"].to_numpy(), sleep.fit_state.mu, rtol=1e-12)
+
+
+def test_uncertainty_of_generalized_mixed_predictions_with_groups_is_refused_by_name():
+    cbpp = load_dataset("cbpp")
+    m = model("cbind(incidence, size - incidence) ~ period + (1 | herd)", cbpp, family="binomial").fit()
+    np.testing.assert_allclose(m.predict().predictions["fitted"].to_numpy(), m.fit_state.mu, rtol=1e-8)
+    with pytest.raises(NotYet, match="varying='exclude'"):
+        m.predict().infer()
+    assert m.predict(varying="exclude").infer().predictions["se"].is_finite().all()
+
+
+@pytest.mark.parametrize(("family", "formula"), [("poisson", "breaks ~ wool * tension"), ("gamma", "breaks ~ wool + tension")])
+def test_prediction_intervals_of_glms_cover_new_responses(family, formula):
+    """The simulated limits against the quantiles of the family at the fitted mean: wider, by the uncertainty of the parameters."""
+    m = model(formula, load_dataset("warpbreaks"), family=family, link="log").fit()
+    cells = m.predict("wool ~ tension").infer(interval="prediction", seed=1)
+    frame = cells.predictions
+    rng = np.random.default_rng(2)
+    mu = frame["fitted"].to_numpy()
+    y = np.stack([m.spec.family.sample(rng, mu, m.fit_state.dispersion, None) for _ in range(20_000)])
+    inside = ((y >= frame["ci_lower"].to_numpy()) & (y <= frame["ci_upper"].to_numpy())).mean(axis=0)
+    assert ((inside > 0.945) & (inside < 0.995)).all()
+    assert frame.equals(m.predict("wool ~ tension").infer(interval="prediction", seed=1).predictions)
+    assert (frame["ci_lower"] >= 0).all()
+
+
+def test_bad_questions(sleep):
+    with pytest.raises(OptionError, match="nothing is drawn"):
+        sleep.predict().infer(seed=1)
+    with pytest.raises(Refused, match="not defined for predictions with random effects"):
+        sleep.predict().infer(df="satterthwaite")
