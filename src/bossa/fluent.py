@@ -261,11 +261,11 @@ class Model:
         changed = evolve(changed, method=_method(None, changed, changed.family, changed.link))
         return self._then(spec=changed if self.data is None else resolve(changed, self.data))
 
-    def test(self, *hypotheses: str, errors: str = "iid", cluster: str | None = None) -> pl.DataFrame:
+    def test(self, *hypotheses: str, errors: str = "iid", cluster: str | None = None, df: str = "auto") -> pl.DataFrame:
         """A joint test of linear hypotheses in words: m.test("x1 - x2 = 0", "x3 = 1"). One row: df1, df2, statistic, p_value."""
         problem, fit = self._fitted("tests")
         L, null = hypothesis.parse_hypotheses(hypotheses, problem.design.names)
-        return joint_hypothesis(problem, fit, L, null, errors=errors, cluster=cluster).frame
+        return joint_hypothesis(problem, fit, L, null, errors=errors, cluster=cluster, df=df).frame
 
     def _params_target(self) -> Target:
         return Target(labels=pl.DataFrame({"term": list(self.design.names)}), kind="params")

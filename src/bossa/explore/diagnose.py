@@ -17,6 +17,7 @@ from ..kernels import linalg
 from ..kernels.intervals import f_tail
 from ..state.design import Problem
 from ..state.fit import FitState
+from . import varying
 
 FITTED_EXACTLY = 1e-10  # 1 − leverage below this: the row is reproduced whatever its response
 
@@ -29,7 +30,16 @@ def factor(problem: Problem, fit: FitState) -> np.ndarray:
 
 
 def leverage(problem: Problem, fit: FitState) -> np.ndarray:
-    """Leverage of each row (n,), of one copy where rows have counts."""
+    """Leverage of each row (n,), of one copy where rows have counts; of a linear mixed model, on its own conditional fit (as lme4).
+
+    Source: Hodges & Sargent (2001) for the mixed model: h = w c A⁻¹ cᵀ/σ², A the mixed-model equations and c the row of [X Z].
+    """
+    design = problem.design
+    if design.random is not None:
+        if not is_linear(problem):
+            raise Refused("the leverage of a generalized mixed model is not defined.", where="leverage", do="Use the residuals.")
+        h = varying.own_variances(problem, fit)
+        return h if design.weights is None else h * design.weights
     h = linalg.leverage(problem.design.X, factor(problem, fit), fit.working)
     return h if problem.design.freq is None else h / problem.design.freq
 
@@ -74,6 +84,8 @@ def casewise(problem: Problem, fit: FitState) -> dict[str, np.ndarray]:
     Source: R's rstandard, rstudent, cooks.distance, dffits; Williams (1987) for the GLM forms.
     """
     linear = is_linear(problem)
+    if problem.design.random is not None:
+        return _casewise_mixed(problem, fit)
     h = leverage(problem, fit)
     rank = len(fit.coef)
     deviance, pearson = deviance_residuals(problem, fit), pearson_residuals(problem, fit)
@@ -109,6 +121,14 @@ def casewise(problem: Problem, fit: FitState) -> dict[str, np.ndarray]:
     }
 
 
+def _casewise_mixed(problem: Problem, fit: FitState) -> dict[str, np.ndarray]:
+    """fitted (random effects included), resid, and hat of a linear mixed model or the GLM residuals; deletion diagnostics need refits."""
+    out = {"fitted": fit.mu, "resid": problem.design.y - fit.mu}
+    if is_linear(problem):
+        return out | {"hat": leverage(problem, fit)}
+    return out | {"pearson_resid": pearson_residuals(problem, fit), "deviance_resid": deviance_residuals(problem, fit)}
+
+
 def _total(problem: Problem, residuals: np.ndarray) -> float:
     freq = problem.design.freq
     return float(residuals @ residuals if freq is None else residuals @ (freq * residuals))
@@ -123,6 +143,7 @@ def diagnostics(problem: Problem, fit: FitState) -> dict[str, float | int | None
     """The fit in one row: n, df_model, df_resid, sigma, deviance, null_deviance, loglik, aic, bic, and
 
     LM   rsquared, rsquared_adj, fstat, fstat_df1, fstat_df2, fstat_p_value  (weighted; about the mean only with an intercept, as R)
+    LMM, GLMM  dispersion, pearson_chisq, rsquared_marginal, rsquared_conditional, icc, reml_criterion (Nakagawa's; see varying.shares)
     GLM  df_null, dispersion, pearson_chisq, rsquared_deviance = 1 − deviance/null_deviance (for a 0/1 response it is McFadden's)
     """
     n = problem.design.n_obs
@@ -143,6 +164,8 @@ def diagnostics(problem: Problem, fit: FitState) -> dict[str, float | int | None
     if is_linear(problem) and problem.design.random is None:
         return row | _explained(problem, fit, n, rank, intercept)
     pearson = pearson_residuals(problem, fit)
+    if problem.design.random is not None:
+        return row | {"dispersion": fit.dispersion, "pearson_chisq": _total(problem, pearson)} | varying.shares(problem, fit)
     row |= {"df_null": n - intercept, "dispersion": fit.dispersion, "pearson_chisq": _total(problem, pearson)}
     if fit.null_deviance:
         row["rsquared_deviance"] = 1 - fit.deviance / fit.null_deviance
@@ -198,7 +221,9 @@ def vif(problem: Problem, fit: FitState) -> dict[str, list]:
     terms = list(dict.fromkeys(term_of.tolist()))
     if len(terms) < 2:
         raise Refused("it compares terms, and the model has fewer than two.", where=where, do="Add a predictor.")
-    rows = np.linalg.inv(factor(problem, fit))[slopes]
+    # a root of the covariance of the estimates, up to the scale of its rows
+    whole_root = np.linalg.cholesky(fit.vcov) if design.random is not None else np.linalg.inv(factor(problem, fit))
+    rows = whole_root[slopes]
     rows = rows / np.sqrt(np.einsum("ij,ij->i", rows, rows))[:, None]
     whole = _log_volume(rows)
     out: dict[str, list] = {"term": [], "df": [], "gvif": [], "gvif_scaled": []}

@@ -170,9 +170,22 @@ def row_variances(problem: Problem, fit: FitState, X: Floats, rows: Sequence[tup
     Source: Henderson (1975); McCulloch & Searle (2001) §6.8.
     """
     prepared, point = _solved(problem, fit)
+    z = _new_rows(problem, prepared, rows)
+    return fit.sigma**2 * (_of_fixed_part(prepared, point, X, z) + _quadratic(prepared, point, z))
+
+
+def own_variances(problem: Problem, fit: FitState) -> Floats:
+    """`row_variances` of the design's own rows, σ² left out, without a pass over all random effects for each row."""
+    prepared, point = _solved(problem, fit)
+    design = problem.design
+    z = _new_rows(problem, prepared, [(t.group, t.Z) for t in design.random.terms])  # type: ignore[union-attr]
+    return _of_fixed_part(prepared, point, design.X, z) + blocks.leverage(point.factor, point.inverse)
+
+
+def _of_fixed_part(prepared: Prepared, point: Point, X: Floats, z: list[tuple[Ints, Floats]]) -> Floats:
+    """x̃ᵀ Var(β̂) x̃ / σ² (n,), and the whole variance of the groups that the fit does not know."""
     c = point.factor
     random_X = blocks.modes(c, c.P.B[:, :-1], point.half.combine(np.eye(len(point.L), len(point.coef))))
-    z = _new_rows(problem, prepared, rows)
     left = X @ np.linalg.inv(prepared.R)
     unknown = np.zeros(len(X))
     for T, (codes, Z), b in zip(c.T, z, _by_grouping(prepared, random_X.b0, random_X.br)):
@@ -180,7 +193,7 @@ def row_variances(problem: Problem, fit: FitState, X: Floats, rows: Sequence[tup
         left[known] -= np.einsum("nk,ksn->ns", Z[known], b[:, :, codes[known]])
         unknown[~known] += ((Z[~known] @ T) ** 2).sum(axis=1)
     A = np.linalg.solve(point.L[:-1, :-1], left.T)
-    return fit.sigma**2 * (np.einsum("ij,ij->j", A, A) + unknown + _quadratic(prepared, point, z))
+    return np.einsum("ij,ij->j", A, A) + unknown
 
 
 def _by_grouping(prepared: Prepared, v0: Floats, vr: Floats) -> list[Floats]:

@@ -126,10 +126,10 @@ def _state(tests: list[tuple[str, Result]], c: Covariance, kind: str, notes: tup
 
 
 def joint_hypothesis(
-    problem: Problem, fit: FitState, L: np.ndarray, null: np.ndarray, errors: str = "iid", cluster: Any = None
+    problem: Problem, fit: FitState, L: np.ndarray, null: np.ndarray, errors: str = "iid", cluster: Any = None, df: str = "auto"
 ) -> JointTestState:
     """One joint test of Lβ = null.   L (q, p), null (q,); frame: df1, df2, statistic, p_value"""
-    c = covariance(problem, fit, errors, cluster)
+    c = covariance(problem, fit, errors, cluster, df)
     state = _state([("", wald(c, L, L @ fit.coef - null))], c, "linear hypothesis", ())
     return evolve(state, frame=state.frame.drop("term"))
 
