@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from .kernels.family import negbinomial, t
     from .kernels.seam import engine
     from .report.export import table
+    from .state.distributions import factor, groups, normal, uniform, values
 
 __version__ = "0.1.0"
 
@@ -29,9 +30,28 @@ _HOME = {
     "t": "kernels.family",
     "engine": "kernels.seam",
     "table": "report.export",
+    "factor": "state.distributions",
+    "groups": "state.distributions",
+    "normal": "state.distributions",
+    "uniform": "state.distributions",
+    "values": "state.distributions",
 }
 
-__all__ = ["Model", "engine", "load_dataset", "model", "negbinomial", "show_datasets", "t", "table"]
+__all__ = [
+    "Model",
+    "engine",
+    "factor",
+    "groups",
+    "load_dataset",
+    "model",
+    "negbinomial",
+    "normal",
+    "show_datasets",
+    "t",
+    "table",
+    "uniform",
+    "values",
+]
 
 
 def __getattr__(name: str):
