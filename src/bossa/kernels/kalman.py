@@ -19,7 +19,8 @@ import math
 import numpy as np
 from attrs import frozen
 
-from ..types import Bools, Floats
+from ..types import Floats
+from .linalg import upper
 
 LOG_2PI = math.log(2 * math.pi)
 
@@ -181,7 +182,7 @@ def square_root(m: Floats, L: Floats, z: Floats, J: Floats, R_root: Floats) -> t
     """
     r, k = J.shape
     pre = np.block([[R_root, J @ L], [np.zeros((k, r)), L]])
-    post = np.linalg.qr(pre.T, mode="r").T
+    post = upper(pre.T).T
     S_root, KS, L = post[:r, :r], post[r:, :r], post[r:, r:]
     white = np.linalg.solve(S_root, z - J @ m)
     loglik = -0.5 * (r * LOG_2PI + 2 * float(np.log(np.abs(np.diag(S_root))).sum()) + float(white @ white))
@@ -219,7 +220,7 @@ def walk(U: Floats, d: Floats, G: Floats) -> tuple[Floats, Floats, Step]:
     stacked = np.zeros((s + k, s + k + 1))
     stacked[:s, :s] = np.eye(s)
     stacked[s:, :s], stacked[s:, s:-1], stacked[s:, -1] = -U @ G, U, d
-    R = np.linalg.qr(stacked, mode="r")
+    R = upper(stacked)
     return R[s:, s:-1], R[s:, -1], Step(G, R[:s, :s], R[:s, s:-1], R[:s, -1])
 
 
@@ -231,45 +232,69 @@ def look(U: Floats, d: Floats, J: Floats, z: Floats) -> tuple[Floats, Floats, fl
 
     Source: Bierman (1977) §V.2; Golub (1965).
     """
-    k = len(d)
-    R = np.linalg.qr(np.block([[U, d[:, None]], [J, z[:, None]]]), mode="r")
-    rest = R[k:, k] if len(R) > k else np.zeros(0)
+    k, r = len(d), len(z)
+    stacked = np.empty((k + r, k + 1))
+    stacked[:k, :k], stacked[:k, k], stacked[k:, :k], stacked[k:, k] = U, d, J, z
+    R = upper(stacked)
+    rest = R[k:, k]
     return R[:k, :k], R[:k, k], float(rest @ rest)
 
 
-def whiten(Lambda: Floats, eta: Floats, tol: float = 1e-13) -> tuple[Floats, Floats]:
-    """J (r, k), z (r,) with JᵀJ = Λ and Jᵀz = η of a possibly singular precision Λ (k, k): its rank, and no noise.
+@frozen(eq=False)
+class Known:
+    """What Uθ = d + e says: mean (k,) and covariance V (k, k), nan where nothing is known; rank; and U, d, ρ² without contradictions.
 
-    Scaled to unit diagonal, then by eigenvalues above tol of the largest.
+    Where U is short of rank, d may hold parts that no θ can meet; they are moved into `rest`.
     """
-    scale = np.sqrt(np.maximum(np.diag(Lambda), 0.0))
-    scale[scale == 0] = 1.0
-    values, vectors = np.linalg.eigh(Lambda / np.outer(scale, scale))
-    keep = values > tol * max(float(values[-1]), 0.0) if len(values) else np.zeros(0, bool)
-    root = np.sqrt(values[keep])
-    J = root[:, None] * vectors[:, keep].T * scale
-    return J, (vectors[:, keep].T @ (eta / scale)) / root
+
+    mean: Floats
+    V: Floats
+    rank: int
+    U: Floats
+    d: Floats
+    rest: float = 0.0
+
+    @property
+    def logdet(self) -> float:
+        """log|UᵀU|, -inf short of rank."""
+        if self.rank < len(self.d):
+            return -math.inf
+        return 2 * float(np.log(np.abs(np.diag(self.U))).sum())
 
 
-def known(U: Floats, tol: float = 1e-10) -> tuple[int, Bools, Floats]:
-    """Rank of a precision UᵀU, which coefficients it determines (k,), and the covariance V (k, k), nan where it does not.
+SINGULAR = 1e-10  # singular values of U with unit columns, relative to the largest
 
-    Source: singular values of U with columns of unit length; a coefficient is determined if it has no part in the null space.
+
+def known(U: Floats, d: Floats) -> Known:
+    """Mean and covariance of a state in square-root information form, as far as it is determined.
+
+    Upper triangular and clearly of full rank: by its inverse. Else by the singular values of U with columns of unit length; a coefficient
+    is determined if it has no part in the null space.
     """
     k = U.shape[1]
+    if not U.any():
+        return Known(np.full(k, np.nan), np.full((k, k), np.nan), 0, U, np.zeros(k), float(d @ d))
     size = np.sqrt(np.einsum("ij,ij->j", U, U))
     scale = np.where(size > 0, size, 1.0)
-    _, values, rows = np.linalg.svd(U / scale)
-    rank = int((values > tol * max(float(values[0]), 1e-300)).sum()) if k and size.any() else 0
-    if rank == k:
-        half = rows.T / values / scale[:, None]
-        return k, np.ones(k, dtype=bool), half @ half.T
-    null = rows[rank:]
-    sure = np.sqrt(np.einsum("ij,ij->j", null, null)) < 1e-7
+    if size.all() and (np.abs(np.diag(U)) > 1e-6 * size).all():
+        inverse = np.linalg.inv(U / scale)
+        if math.sqrt(k) * np.linalg.norm(inverse) < 1e8:
+            inverse /= scale[:, None]
+            return Known(inverse @ d, inverse @ inverse.T, k, U, d)
+    left, values, rows = np.linalg.svd(U / scale)
+    rank = int((values > SINGULAR * values[0]).sum())
+    inside = left.T @ d
     half = rows[:rank].T / values[:rank] / scale[:, None]
-    V = half @ half.T
-    V[~sure], V[:, ~sure] = np.nan, np.nan
-    return rank, sure, V
+    mean, V = half @ inside[:rank], half @ half.T
+    if rank == k:
+        return Known(mean, V, k, U, d)
+    null = rows[rank:]
+    blind = np.sqrt(np.einsum("ij,ij->j", null, null)) > 1e-7
+    mean[blind], V[blind], V[:, blind] = np.nan, np.nan, np.nan
+    clean = np.zeros((k, k))
+    clean[:rank] = values[:rank, None] * rows[:rank] * scale
+    told = np.concatenate((inside[:rank], np.zeros(k - rank)))
+    return Known(mean, V, rank, clean, told, float(inside[rank:] @ inside[rank:]))
 
 
 def smooth_back(mean: Floats, V: Floats, step: Step) -> tuple[Floats, Floats, Floats]:

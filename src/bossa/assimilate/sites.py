@@ -1,0 +1,227 @@
+"""What one batch says about the coefficients, in a form that does not grow with its rows.
+
+A site is the batch's likelihood up to a constant: log L(β) = logc − ½ (rss + |z − Jβ|²), in units of σ = 1, J (r, k) with r ≤ k + 1.
+For a linear model it is exact (J, z and rss are the triangular factor of [X y]); for other families it is Laplace's approximation at
+the mode of forecast × likelihood. Sites that are not seen have no rows.
+
+Source: Golub & Van Loan (2013) §5.3 for the factor; Tierney & Kadane (1986) for Laplace.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from typing import Any
+
+import numpy as np
+from attrs import frozen
+
+from ..errors import DataError, FitFailed
+from ..kernels.kalman import LOG_2PI, Known, known, look
+from ..kernels.linalg import triangular, upper
+from ..state.fields import array, check_axes
+from ..types import Floats
+
+
+@frozen(kw_only=True, eq=False)
+class Site:
+    """One batch.
+
+    batch   its id;  time: when (a number), or its place;  n: rows (counts included);  hash: of its numbers
+    J, z    (r, k), (r,);  rss: what no β can meet;  logc: log-constant at σ = 1, −½(n log 2π + log|R|) for Gaussian rows
+    exact   False: Laplace's approximation
+    """
+
+    batch: Any
+    time: float
+    n: float
+    J: np.ndarray = array("r", "k")
+    z: np.ndarray = array("r")
+    rss: float
+    logc: float
+    hash: str
+    exact: bool = True
+
+    __attrs_post_init__ = check_axes
+
+    @property
+    def estimate(self) -> Known:
+        """The batch on its own: estimate and covariance at σ = 1, as far as it goes."""
+        k = self.J.shape[1]
+        U, d, _ = look(np.zeros((k, k)), np.zeros(k), self.J, self.z)
+        return known(U, d)
+
+
+def fingerprint(*arrays: Any) -> str:
+    """sha256 of arrays of numbers, to the last bit; None is told from 0."""
+    digest = hashlib.sha256()
+    for values in arrays:
+        digest.update(b"-" if values is None else np.ascontiguousarray(values, dtype=float).tobytes())
+        digest.update(b"|")
+    return digest.hexdigest()
+
+
+def gaussian_site(batch: Any, time: float, X: Floats, y: Floats, weights: Floats | None = None, freq: Floats | None = None) -> Site:
+    """The exact site of rows y ~ N(Xβ, σ²/w), counted freq times.
+
+    X (n, k), y (n,) with the offset taken off, weights and freq (n,) or None
+    """
+    k = X.shape[1]
+    W = weights if freq is None else freq if weights is None else weights * freq
+    n = float(len(y) if freq is None else freq.sum())
+    log_weights = 0.0 if weights is None else float(np.log(weights).sum() if freq is None else freq @ np.log(weights))
+    R = triangular(X, W, y) if len(y) else np.zeros((0, k + 1))
+    rss = float(R[k, k] ** 2) if len(R) > k else 0.0
+    logc = 0.5 * (log_weights - n * LOG_2PI)
+    return Site(batch=batch, time=time, n=n, J=R[:k, :k], z=R[:k, k], rss=rss, logc=logc, hash=fingerprint(X, y, weights, freq))
+
+
+def estimate_site(batch: Any, time: float, estimate: Floats, vcov: Floats, n: float = 1.0) -> Site:
+    """The site of an estimate (k,) with covariance vcov (k, k), taken as known; nan in the estimate: not seen."""
+    k = len(estimate)
+    if np.isnan(estimate).any():
+        return Site(batch=batch, time=time, n=0.0, J=np.zeros((0, k)), z=np.zeros(0), rss=0.0, logc=0.0, hash=fingerprint(estimate, vcov))
+    symmetric = np.isfinite(vcov).all() and np.allclose(vcov, vcov.T, rtol=1e-8, atol=0)
+    try:
+        L = np.linalg.cholesky(vcov) if symmetric else None
+    except np.linalg.LinAlgError:
+        L = None
+    if L is None:
+        what = "its covariance is not symmetric and positive definite."
+        raise DataError(what, where=f"batch {batch!r}", do="Leave out parameters that are combinations of others.")
+    J = np.linalg.inv(L)
+    logc = -0.5 * k * LOG_2PI - float(np.log(np.diag(L)).sum())
+    return Site(batch=batch, time=time, n=n, J=J, z=J @ estimate, rss=0.0, logc=logc, hash=fingerprint(estimate, vcov))
+
+
+def rescaled(site: Site, sigma: float) -> Site:
+    """The site in units where a known σ is 1."""
+    if sigma == 1.0:
+        return site
+    return Site(
+        batch=site.batch,
+        time=site.time,
+        n=site.n,
+        J=site.J / sigma,
+        z=site.z / sigma,
+        rss=site.rss / sigma**2,
+        logc=site.logc - site.n * math.log(sigma),
+        hash=site.hash,
+        exact=site.exact,
+    )
+
+
+@frozen(kw_only=True, eq=False)
+class Rows:
+    """Rows of one batch of a generalized linear model, kept while they may still be linearised again."""
+
+    batch: Any
+    time: float
+    X: np.ndarray = array("n", "k")
+    y: np.ndarray = array("n")
+    offset: np.ndarray | None = array("n", optional=True)
+    weights: np.ndarray | None = array("n", optional=True)
+    freq: np.ndarray | None = array("n", optional=True)
+
+    __attrs_post_init__ = check_axes
+
+    @property
+    def n(self) -> float:
+        return float(len(self.y) if self.freq is None else self.freq.sum())
+
+    @property
+    def hash(self) -> str:
+        return fingerprint(self.X, self.y if self.offset is None else np.stack((self.y, self.offset)), self.weights, self.freq)
+
+
+def loglik_of(rows: Rows, family: Any, link: Any, beta: Floats) -> float:
+    """Σ f log p(y | β) at dispersion 1; -inf where β is out of the link's or family's range."""
+    eta = rows.X @ beta if rows.offset is None else rows.X @ beta + rows.offset
+    if not (eta > link.eta_low).all():
+        return -math.inf
+    mu = link.inverse(eta)
+    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+        each = family.logpdf(rows.y, mu, 1.0, rows.weights)
+    total = float(each.sum() if rows.freq is None else rows.freq @ each)
+    return total if math.isfinite(total) else -math.inf
+
+
+def laplace_site(rows: Rows, family: Any, link: Any, U: Floats, d: Floats, start: Floats | None = None) -> Site:
+    """Laplace's site at the mode of exp(−½|Uβ − d|²) × likelihood, by Fisher scoring with step halving.
+
+        Λ_b = XᵀWX,  W = w (dμ/dη)²/V(μ);    η_b = Λ_b m + Xᵀ(w (y − μ) dμ/dη / V(μ))
+
+    U (k, k), d (k,)  the forecast in square-root information form
+    returns  the site, its constant such that it meets the log-likelihood at the mode
+    raises   FitFailed where the mode is not found (a diffuse prior and a batch that separates)
+    """
+    k = rows.X.shape[1]
+    beta = _start(rows, U, d, family, link) if start is None else start
+
+    def objective(b: Floats) -> float:
+        gap = U @ b - d
+        return loglik_of(rows, family, link, b) - 0.5 * float(gap @ gap)
+
+    value = objective(beta)
+    for _ in range(100):
+        J, score = _scored(rows, family, link, beta)
+        R = upper(np.vstack((U, J)))[:k]
+        gap = U.T @ (d - U @ beta) + score
+        step = np.linalg.lstsq(R, np.linalg.lstsq(R.T, gap, rcond=1e-12)[0], rcond=1e-12)[0]
+        size, better = 1.0, -math.inf
+        while size > 1e-6:
+            better = objective(beta + size * step)
+            if better >= value - 1e-12 * abs(value):
+                break
+            size /= 2
+        else:
+            break
+        beta, gain, value = beta + size * step, better - value, better
+        if abs(float(gap @ step)) < 1e-20 * (1 + abs(value)) or (abs(gain) < 1e-13 * (1 + abs(value)) and size == 1.0):
+            break
+    J, score = _scored(rows, family, link, beta)
+    if not np.isfinite(beta).all() or np.abs(beta).max() > 1e8 or not math.isfinite(value):
+        what = "the batch alone does not determine the coefficients (an outcome is separated, say)."
+        raise FitFailed(what, where=f"batch {rows.batch!r}", do="Give a proper prior: prior=normal(0, 2.5), or use larger batches.")
+    return _at(rows, family, link, beta, J, score)
+
+
+def site_at(rows: Rows, family: Any, link: Any, beta: Floats) -> Site:
+    """The Gaussian site that has the value, slope and (expected) curvature of the log-likelihood at β: one relinearisation."""
+    return _at(rows, family, link, beta, *_scored(rows, family, link, beta))
+
+
+def _at(rows: Rows, family: Any, link: Any, beta: Floats, J: Floats, score: Floats) -> Site:
+    """Site with Λ = JᵀJ, Λ β + score = Jᵀz, meeting the log-likelihood at β."""
+    k = len(beta)
+    R = upper(J) if len(J) else np.zeros((0, k))
+    extra = np.linalg.lstsq(R.T, score, rcond=1e-11)[0] if len(R) else np.zeros(0)
+    gap = float(extra @ extra)
+    logc = loglik_of(rows, family, link, beta) + 0.5 * gap
+    return Site(batch=rows.batch, time=rows.time, n=rows.n, J=R, z=R @ beta + extra, rss=0.0, logc=logc, hash=rows.hash, exact=False)
+
+
+def _scored(rows: Rows, family: Any, link: Any, beta: Floats) -> tuple[Floats, Floats]:
+    """√W X (n, k) and the score Xᵀ(…) (k,) at β."""
+    eta = rows.X @ beta if rows.offset is None else rows.X @ beta + rows.offset
+    mu, slope = link.inverse(eta), link.slope(eta)
+    V = family.variance(mu)
+    w = np.ones(len(rows.y)) if rows.weights is None else rows.weights
+    w = w if rows.freq is None else w * rows.freq
+    with np.errstate(divide="ignore", invalid="ignore"):
+        W = np.where(slope == 0, 0.0, w * slope**2 / V)
+        pull = np.where(slope == 0, 0.0, w * (rows.y - mu) * slope / V)
+    return rows.X * np.sqrt(W)[:, None], rows.X.T @ pull
+
+
+def _start(rows: Rows, U: Floats, d: Floats, family: Any, link: Any) -> Floats:
+    """The forecast mean where it is proper, else one weighted fit to the family's starting means."""
+    found = known(U, d)
+    if found.rank == len(d) and math.isfinite(loglik_of(rows, family, link, found.mean)):
+        return found.mean
+    eta = link.link(family.start(rows.y, rows.weights))
+    eta = eta if rows.offset is None else eta - rows.offset
+    beta = np.linalg.lstsq(np.vstack((U, rows.X)), np.concatenate((d, eta)), rcond=1e-10)[0]
+    if math.isfinite(loglik_of(rows, family, link, beta)):
+        return beta
+    return np.zeros(len(d))
