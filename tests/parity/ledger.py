@@ -14,7 +14,7 @@ from typing import Any
 
 from corpus import Case, Path_, leaves
 from quantities import Home, Reader, homes
-from tolerances import WRONG, error, tolerance
+from tolerances import error, is_wrong, tolerance
 
 
 @dataclass
@@ -85,7 +85,7 @@ class Ledger:
             elif not wanted or home.quantity in wanted:
                 account = self.account(home.quantity)
                 account.available += 1
-                if case.is_unstable(path) or (case.id, dotted(path)) in WRONG:
+                if case.is_unstable(path) or is_wrong(case.id, dotted(path)):
                     account.set_aside += 1
                 elif home.reader is not None:
                     open_[path] = home
