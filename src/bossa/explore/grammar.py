@@ -21,6 +21,7 @@ from typing import Any
 
 from attrs import frozen
 
+from ..design.transforms import FUNCTIONS
 from ..errors import FormulaError, suggestion
 
 CONTRASTS = ("pairwise", "revpairwise", "sequential", "treatment", "poly", "effect", "del_eff", "mean_chg", "sum", "helmert")
@@ -297,8 +298,9 @@ class _Parser:
         if method == "change":
             return self.change(opened)
         if method not in CONTRASTS:
-            known = [*CONTRASTS, "slope", "change"]
-            raise self.error(f"{token.value!r} is not a contrast.", token.position, suggestion(token.value, known, "Known:"))
+            do = suggestion(token.value, [*CONTRASTS, "slope", "change"], "Known:")
+            do = "Name the column itself: its transforms follow it." if token.value in FUNCTIONS else do
+            raise self.error(f"{token.value!r} is not a contrast.", token.position, do)
         variables = [self.valued(self.name())]
         while self.takes(":"):
             variables.append(self.valued(self.name()))

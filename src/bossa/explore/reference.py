@@ -30,8 +30,8 @@ from ..state.spec import Call, Expr, Name, Operation, names_in
 from .derivative import SCALED
 from .grammar import Level, Query, Values, Variable
 
-UNDONE: dict[str, Callable[[float], Any] | None] = {"log": np.exp, "log2": np.exp2, "log10": partial(np.power, 10.0), "log1p": np.expm1, "sqrt": np.square, "exp": np.log}
-UNDONE |= dict.fromkeys(SCALED)
+UNDONE: dict[str, Callable[[float], Any] | None] = {"log": np.exp, "log2": np.exp2, "log10": partial(np.power, 10.0), "log1p": np.expm1}
+UNDONE |= {"sqrt": np.square, "exp": np.log} | dict.fromkeys(SCALED)
 
 
 @frozen(kw_only=True, eq=False)
