@@ -11,6 +11,7 @@ from typing import Any
 import polars as pl
 from attrs import evolve, frozen
 
+from . import generate
 from .design.data import as_frame
 from .design.encode import encode
 from .design.formula import make_spec, resolve, update_formula
@@ -188,12 +189,12 @@ class Model:
         how      "asymp" | "boot" | "perm" | "cv" | "profile" | "joint" | "posterior" | "assim"
         options  conf_level=0.95, null=None, alternative="two-sided" and those of the how; an unknown one is an error with the nearest name
         """
+        if isinstance(self.focus, SimulationState):
+            return self._then(focus=self.focus, focus_inference=simulate.summarise(self.focus, how, options))
         problem, fit = self._fitted("inference")
         if self.focus is None:
             result = infer(problem, fit, self._params_target(), how, options)
             return self._then(joint=result) if isinstance(result, JointTestState) else self._then(inference=result)
-        if isinstance(self.focus, SimulationState):
-            return self._then(focus=self.focus, focus_inference=simulate.summarise(self.focus, how, options))
         return self._then(focus_inference=infer(problem, fit, self.focus.target, how, options))
 
     def explore(
@@ -240,10 +241,40 @@ class Model:
         state = predict.predict(problem, fit, rows, type=type, varying=varying, new_levels=new_levels, n_points=n_points)
         return self._then(focus=state)
 
-    def simulate(self, nsim: int = 1, *, seed: Any = None, varying: str = "fitted") -> Model:
-        """`nsim` new responses from the fitted model, one column each in `.simulations`."""
-        problem, fit = self._fitted("simulations")
-        return self._then(focus=simulate.simulate(problem, fit, nsim, seed=seed, varying=varying))
+    def simulate(
+        self,
+        nsim: int = 1,
+        *,
+        seed: Any = None,
+        varying: Any = None,
+        n: Any = None,
+        coef: dict | None = None,
+        sigma: Any = None,
+        default: float | None = None,
+        **columns: Any,
+    ) -> Model:
+        """New responses: from the fit, or with `coef=` from nothing: data as the formula and the assumed parameters would have them.
+
+        nsim     responses, one column each in `.simulations`;  seed: as `numpy.random.default_rng` takes it
+        varying  after a fit "fitted" (default) or "sample" random effects; from nothing {"s": {"sd": {"Intercept": 1, "x": 0.5}}}
+        n, coef, sigma, default   rows, {coefficient: value}, residual standard deviation, value of coefficients not named
+        columns  x=normal(0, 1), g=factor("a", "b"), s=groups(30), an array, a number; with data, its own columns stand
+
+        >>> from bossa import model, normal
+        >>> model("y ~ x").simulate(n=50, coef={"Intercept": 0, "x": 0.5}, sigma=1, x=normal(), seed=1).fit().params.height
+        2
+        """
+        if coef is None:
+            generate.refuse_parts(self.spec, {"n": n, "sigma": sigma, "default": default, **columns}, self.fit_state)
+            problem, fit = self._fitted("simulations")
+            kind = "fitted" if varying is None else varying
+            return self._then(focus=simulate.simulate(problem, fit, nsim, seed=seed, varying=kind))
+        recipe = generate.Recipe(
+            spec=self.spec, coef=coef, default=default, sigma=sigma, varying=varying, columns=columns, data=self.data, n=n
+        )
+        simulate.check_nsim(nsim)
+        data, state = generate.generated(recipe, nsim, seed)
+        return self._then(spec=resolve(self.spec, data), data=data, focus=state)
 
     def update(self, formula: str) -> Model:
         """A new, unfitted model by an edited formula: `m.update(". ~ . - x")`."""
@@ -294,7 +325,8 @@ class Model:
     @property
     def simulations(self) -> pl.DataFrame:
         """sim_1, sim_2, …; after `.infer()`: mean, sd and quantiles of each row."""
-        self._focus(SimulationState, "simulations", "simulate()")
+        if not isinstance(self.focus, SimulationState):
+            self._focus(SimulationState, "simulations", "simulate()")
         return table.simulations_frame(self)
 
     @property
