@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from bossa.errors import BoundaryWarning, DataError, DataWarning, Refused
 from bossa.estimate import lmm
 from bossa.estimate.lm import fit_lm
-from bossa.kernels.optimize import differences
+from bossa.kernels.optimize import differences, minimize
+from bossa.kernels.profiled import average_information
 from bossa.state.design import FitOptions
 from mixed_cases import CASES, case, columns, problem, re_term
 
@@ -194,6 +195,23 @@ def test_blocked_likelihood_equals_the_dense_one_and_is_lowest_at_the_fit(drawn)
     rng = np.random.default_rng(drawn[0])
     for size in (1e-3, 0.1, 1.0):
         assert dense_criterion(p, made.theta + size * rng.standard_normal(len(made.theta))) >= made.deviance - 1e-8
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_no_other_start_finds_a_better_optimum(seed):
+    """Ten columns of T, four random starts: saddles of θ (a variance of 0, a direction of Σ that θ cannot turn) are left behind."""
+    rng = np.random.default_rng(seed)
+    n = 40
+    g, x = rng.integers(0, 8, n), rng.standard_normal(n) + rng.choice([0, 100])
+    g[:8] = np.arange(8)
+    X = columns(1, x, rng.standard_normal(n))
+    y = rng.standard_normal(8)[g] * rng.choice([0, 1]) + rng.standard_normal(n)
+    p = problem(y, X, [re_term("g", g, X)], rng.choice(["reml", "ml"]))
+    made, prepared = fit(p), lmm.prepare(p)
+    for _ in range(4):
+        other = minimize(prepared.evaluate, average_information, 2 * rng.standard_normal(prepared.layout.t))
+        assert made.deviance <= lmm.criterion_of(prepared, other.point) + 1e-7
+    assert made.outcome.status in ("ok", "boundary")
 
 
 @SETTINGS

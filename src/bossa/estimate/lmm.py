@@ -22,8 +22,8 @@ from attrs import evolve, frozen
 from ..errors import BoundaryWarning, ConvergenceWarning, DataError, FitFailed
 from ..kernels import blocks, profiled
 from ..kernels.blocks import Layout, Products
-from ..kernels.linalg import lstsq
-from ..kernels.optimize import Minimum, minimize
+from ..kernels.linalg import lstsq, triangular
+from ..kernels.optimize import ROUNDING, Minimum, minimize
 from ..kernels.profiled import Point
 from ..state.design import Design, Problem, RETerm
 from ..state.fit import FitState, Outcome
@@ -33,7 +33,9 @@ from .lm import dropped_note
 from .registry import estimator
 
 SMALL = 2_000  # random effects up to which a second start costs next to nothing
-SADDLE = 1e-5  # criterion gained per unit of variance below which a boundary is one
+COLLINEAR = 1e-9  # what must be left of a column of Z beside the others of its term for it to be made orthogonal to them
+SADDLE = 1e-3  # criterion gained per unit of variance below which a boundary is one
+SLIGHT = 1e-2  # singular value of T from which downward its direction is held for a boundary or a saddle
 
 
 def accepts(problem: Problem) -> bool:
@@ -84,8 +86,8 @@ class Prepared:
 
 
 def lower_factor(A: Array) -> Floats:
-    """Lower triangular L with LLᵀ = AAᵀ and diagonal ≥ 0, A (k, k) of any rank."""
-    L = A.copy() if len(A) == 1 or not np.triu(A, 1).any() else np.tril(np.linalg.qr(A.T)[1].T)
+    """Lower triangular L (k, k) with LLᵀ = AAᵀ and diagonal ≥ 0, A (k, m ≥ k) of any rank."""
+    L = A.copy() if A.shape[0] == A.shape[1] and not np.triu(A, 1).any() else np.tril(np.linalg.qr(A.T)[1].T)
     return L * np.where(np.diag(L) < 0, -1.0, 1.0)
 
 
@@ -156,25 +158,36 @@ def rows_and_counts(design: Design) -> tuple[Floats | None, Floats | None, tuple
 def _scaled(term: RETerm, weights: Floats | None, n: float) -> tuple[RETerm, Floats]:
     """The term with Z̃ = Z K⁻¹ of unit mean square and, where T is a full triangle, orthogonal columns; and K (k, k) upper."""
     Z = term.Z
-    G = Z.T @ Z if weights is None else Z.T @ (Z * weights[:, None])
-    K = np.diag(np.sqrt(np.maximum(np.diag(G), 1e-300) / n))
+    WZ = Z if weights is None else Z * weights[:, None]
+    unit = np.sqrt(np.maximum(np.einsum("ij,ij->j", Z, WZ), 1e-300) / n)
+    K = np.diag(unit)
     for block in random.full_blocks(term.mask) or []:
-        part = G[block, block] / n
-        unit = np.sqrt(np.diag(part))
-        try:
-            L = np.linalg.cholesky(part / np.outer(unit, unit)) * unit[:, None]
-        except np.linalg.LinAlgError:
+        if block.stop - block.start == 1:
             continue
-        if (np.diag(L) > 1e-4 * unit).all():
-            K[block, block] = L.T
+        root = WZ[:, block] if weights is None else Z[:, block] * np.sqrt(weights)[:, None]
+        R = triangular_factor(root / unit[block])
+        if (np.abs(np.diag(R)) > COLLINEAR * math.sqrt(n)).all():
+            K[block, block] = R * unit[block] / math.sqrt(n)
     return evolve(term, Z=Z @ np.linalg.inv(K)), K
 
 
-def moment_start(P: Products) -> Floats:
-    """θ from moments of the least-squares residuals: group by group with one grouping, else each column on its own, correlations 0."""
-    lay = P.layout
-    T = within_groups(P) if P.cross is None else None
-    return one_way(P) if T is None else blocks.theta_of(lay, [T])
+def triangular_factor(A: Floats) -> Array:
+    """R (k, k) upper with RᵀR = AᵀA, A (n, k) of unit columns: by Cholesky, or by QR where that would lose digits."""
+    G = A.T @ A
+    try:
+        R = np.linalg.cholesky(G).T
+    except np.linalg.LinAlgError:
+        R = np.zeros_like(G)
+    return R if (np.diag(R) > 1e-3 * np.sqrt(np.diag(G))).all() else triangular(A)
+
+
+def moment_start(P: Products, n: float, reml: bool) -> Floats:
+    """θ from moments of the least-squares residuals: column by column, or group by group where that is the better."""
+    simple, T = one_way(P), within_groups(P) if P.cross is None else None
+    if T is None:
+        return simple
+    full = blocks.theta_of(P.layout, [T])
+    return min((full, simple), key=lambda theta: profiled.criterion(P, theta, n, reml))
 
 
 def within_groups(P: Products) -> Floats | None:
@@ -239,17 +252,21 @@ def one_way(P: Products) -> Floats:
 
 
 def search(prepared: Prepared, start: Floats | None, tol: float | None, max_iter: int | None) -> Minimum:
-    """The minimum of the criterion, in the units of the search; a second start where the first ends at the boundary or not at all."""
+    """The minimum of the criterion, in the units of the search; other starts where the first ends at the boundary or not at all."""
     options = {"tol": 1e-13 if tol is None else tol, "max_iter": 200 if max_iter is None else max_iter}
-    first = moment_start(prepared.P) if start is None else prepared.inward(start)
+    first = moment_start(prepared.P, prepared.n, prepared.reml) if start is None else prepared.inward(start)
     best = _descend(prepared, first, options)
-    doubtful = best is None or not best.converged
-    if doubtful or (prepared.layout.q <= SMALL and singular(prepared.layout, best.x)):  # type: ignore[union-attr]
-        second = _descend(prepared, blocks.theta_of(prepared.layout, [np.eye(g.k) for g in prepared.layout.groupings]), options)
-        best = min((m for m in (best, second) if m is not None), key=_by_criterion, default=None)
+    if best is None or not best.converged or (prepared.layout.q <= SMALL and singular(prepared.layout, best.x)):
+        others = (_descend(prepared, other, options) for other in _other_starts(prepared.layout))
+        best = min((m for m in (best, *others) if m is not None), key=_by_criterion, default=None)
     if best is None:
         raise FitFailed("the likelihood cannot be computed at any start.", where="fit()", do="Check the scale of the predictors.")
     return best
+
+
+def _other_starts(lay: Layout) -> tuple[Floats, Floats]:
+    """T = I, and one with correlations: from there other optima at the boundary are found."""
+    return blocks.theta_of(lay, [np.eye(g.k) for g in lay.groupings]), np.random.default_rng(0).standard_normal(lay.t)
 
 
 def _by_criterion(m: Minimum) -> float:
@@ -257,24 +274,29 @@ def _by_criterion(m: Minimum) -> float:
 
 
 def _descend(prepared: Prepared, start: Floats, options: dict[str, Any]) -> Minimum | None:
-    """One search, carried on from where a variance at 0 turns out to be a saddle, and moved onto the boundary where it ends beside it."""
+    """One search, carried on from where a variance near 0 turns out to be a saddle, and moved onto the boundary where it ends beside it."""
     best = minimize(prepared.evaluate, profiled.average_information, start, **options)
     for _ in range(5):
-        if best is None or not singular(prepared.layout, best.x):
+        if best is None or not singular(prepared.layout, best.x, SLIGHT):
             return best
         away = _off_saddle(best.point)
         if away is None:
-            return _onto_boundary(prepared, best, options)
+            break
         again = minimize(prepared.evaluate, profiled.average_information, away, **options)
-        if again is None or again.point.criterion >= best.point.criterion:
-            return best
-        best = again
-    return best
+        if again is None or again.point.criterion > best.point.criterion - ROUNDING * (1.0 + abs(best.point.criterion)):
+            break
+        best = _added(again, best)
+    return _onto_boundary(prepared, best, options) if best is not None and singular(prepared.layout, best.x) else best
 
 
-def singular(lay: Layout, theta: Floats) -> bool:
-    """Does some block of T have no full rank (to `random.SINGULAR`)?"""
-    return any((s < random.SINGULAR).any() for g, T in zip(lay.groupings, blocks.factors(lay, theta)) for _, s in _spectra(g, T))
+def _added(last: Minimum, before: Minimum) -> Minimum:
+    """`last` with the evaluations that led to it."""
+    return evolve(last, iterations=before.iterations + last.iterations, evaluations=before.evaluations + last.evaluations)
+
+
+def singular(lay: Layout, theta: Floats, below: float = random.SINGULAR) -> bool:
+    """Does some block of T have a singular value below this?"""
+    return any((s < below).any() for g, T in zip(lay.groupings, blocks.factors(lay, theta)) for _, s in _spectra(g, T))
 
 
 def _spectra(g: blocks.Grouping, T: Floats) -> list[tuple[Array, Array]]:
@@ -288,19 +310,28 @@ def _spectra(g: blocks.Grouping, T: Floats) -> list[tuple[Array, Array]]:
 
 
 def _off_saddle(point: Point) -> Floats | None:
-    """θ a little way along the direction of variance that the criterion wants larger; None where there is none."""
+    """θ a little way along a direction of Σ in which the criterion falls though its slope in θ is 0; None where there is none.
+
+    Two kinds, both where a part of T is (nearly) singular: a variance that wants to be larger (Q < 0 across the range of T), and a
+    range of T that wants to turn (2QT ≠ 0 above the diagonal, where θ has no entry).
+    """
     lay, moved, found = point.factor.P.layout, [], False
-    for g, T, Q in zip(lay.groupings, point.factor.T, profiled.curvature(point)):
+    for g, T, Q, slope in zip(lay.groupings, point.factor.T, profiled.curvature(point), point.slopes):
         T = T.copy()
         for part, _ in _spectra(g, T):
             at = np.ix_(part, part)
             U, s, _ = np.linalg.svd(T[at])
-            null = U[:, s < random.SINGULAR]
-            if null.shape[1]:
-                values, vectors = np.linalg.eigh(null.T @ Q[at] @ null)
-                if values[0] < -SADDLE:
-                    T[at] = lower_factor(np.hstack((T[at], 0.1 * null @ vectors[:, :1]))[:, -len(part) - 1 :])
-                    found = True
+            null = U[:, s < SLIGHT]
+            if not null.shape[1]:
+                continue
+            values, vectors = np.linalg.eigh(null.T @ Q[at] @ null)
+            above, curved = np.triu(slope[at], 1), 2.0 * np.maximum(np.diag(Q[at]), 1e-3)[:, None]
+            if values[0] < -SADDLE:
+                T[at] = lower_factor(np.hstack((T[at], 0.1 * null @ vectors[:, :1])))
+                found = True
+            elif (above**2 / curved).sum() > ROUNDING * (1.0 + abs(point.criterion)):
+                T[at] = lower_factor(T[at] - above / curved)
+                found = True
         moved.append(T)
     return blocks.theta_of(lay, moved) if found else None
 
@@ -319,7 +350,7 @@ def _onto_boundary(prepared: Prepared, best: Minimum, options: dict[str, Any]) -
     again = minimize(prepared.evaluate, profiled.average_information, blocks.theta_of(lay, moved), **options)
     if again is None or again.point.criterion > best.point.criterion + 1e-9 * (1.0 + abs(best.point.criterion)):
         return best
-    return evolve(again, iterations=best.iterations + again.iterations, evaluations=best.evaluations + again.evaluations)
+    return _added(again, best)
 
 
 @estimator("lmm", accepts=accepts, takes=("max_iter", "tol", "start"))
@@ -327,7 +358,8 @@ def fit_lmm(problem: Problem) -> FitState:
     """Restricted (default) or full maximum likelihood."""
     design, options = problem.design, problem.options
     prepared = prepare(problem, check=True)
-    start = None if options.start is None else np.asarray(options.start, dtype=float)
+    start = options.start.theta if isinstance(options.start, FitState) else options.start
+    start = None if start is None else np.asarray(start, dtype=float)
     if start is not None and start.shape != (prepared.layout.t,):
         raise DataError(f"start has {start.size} numbers, θ has {prepared.layout.t}.", where="fit()", do="Give θ in lme4's order.")
     found = search(prepared, start, options.tol, options.max_iter)

@@ -33,6 +33,7 @@ from ..errors import Refused
 from ..types import Floats, Ints
 from .crossing import DenseCross, Entries, Meeting, SparseCross, cross_blocks, meeting, symmetric
 
+LAPACK_ROWS = 100  # up to here NumPy's own routines serve: importing SciPy's takes longer than many fits
 MAX_REST = 5_000  # columns of the dense Schur complement
 
 
@@ -327,15 +328,13 @@ def cholesky(P: Products, T: tuple[Floats, ...]) -> Cholesky:
     logdet = 2.0 * float(logs.sum() if P.count is None else logs @ P.count)
     if P.cross is None:
         return Cholesky(P=P, T=T, J=J, X=X, logdet=logdet)
-    from scipy.linalg.lapack import dpotrf
-
     SL = P.cross.schur(J)
     times_factors(P.layout, SL, T)
     S = SL.copy()
     times_factors(P.layout, S.T, T)
     S.flat[:: len(S) + 1] += 1.0
-    upper, info = dpotrf(S.T, lower=0, clean=0, overwrite_a=1)
-    logdet = logdet + 2.0 * float(np.log(np.diag(upper)).sum()) if info == 0 else np.inf
+    upper = upper_factor(S)
+    logdet += 2.0 * float(np.log(np.diag(upper)).sum())
     return Cholesky(P=P, T=T, J=J, X=X, logdet=logdet, SL=SL, upper=upper)
 
 
@@ -357,6 +356,39 @@ def inverse_factors(M: Floats) -> tuple[Floats, Floats]:
             inverse[j, :j] = np.einsum("lg,lcg->cg", L[j, :j], inverse[:j, :j])
             inverse[j, :j] *= -inverse[j, j]
     return inverse, np.log(product)
+
+
+def upper_factor(S: Floats) -> Floats:
+    """U upper triangular with UᵀU = S, in a Fortran array; S is overwritten. nan where S is not positive definite: θ overflows."""
+    if len(S) <= LAPACK_ROWS:
+        try:
+            return np.linalg.cholesky(S).T
+        except np.linalg.LinAlgError:
+            return np.full_like(S, np.nan)
+    from scipy.linalg.lapack import dpotrf
+
+    upper, info = dpotrf(S.T, lower=0, clean=0, overwrite_a=1)
+    return upper if info == 0 else np.full_like(upper, np.nan)
+
+
+def solve_upper(upper: Floats, B: Floats, transposed: bool) -> Floats:
+    """U⁻¹B, or U⁻ᵀB, for B (D, s)."""
+    if len(upper) <= LAPACK_ROWS:
+        return np.linalg.solve(upper.T if transposed else upper, B)
+    from scipy.linalg.blas import dtrsm
+
+    return dtrsm(1.0, upper, B, trans_a=int(transposed))
+
+
+def inverse_upper(upper: Floats) -> Floats:
+    """(UᵀU)⁻¹, symmetric."""
+    if len(upper) <= LAPACK_ROWS:
+        half = np.linalg.inv(upper)
+        return half @ half.T
+    from scipy.linalg.lapack import dpotri
+
+    made, _ = dpotri(upper, lower=0)
+    return symmetric(np.tril(made.T))
 
 
 def times_factors(lay: Layout, X: Floats, T: Sequence[Floats]) -> None:
@@ -405,10 +437,8 @@ def halve(c: Cholesky, B: Floats, Br: Floats) -> Half:
     W0 = c.J[0, 0] * B if len(B) == 1 else np.einsum("abg,bsg->asg", c.J, B)
     if c.P.cross is None:
         return Half(W0, Br, Br)
-    from scipy.linalg.blas import dtrsm
-
     left = Br - c.P.cross.down(_across(c.J, W0))
-    return Half(W0, dtrsm(1.0, c.upper, times_factors_t(c.P.layout, left, c.T), trans_a=1), left)
+    return Half(W0, solve_upper(c.upper, times_factors_t(c.P.layout, left, c.T), transposed=True), left)
 
 
 def _across(J: Floats, V: Floats) -> Floats:
@@ -432,9 +462,7 @@ def modes(c: Cholesky, B: Floats, half: Half) -> Modes:
     """Solutions for s right sides r = ZᵀW·(columns): B (k, s, G) is r's first part, half = halve(c, B, Br)."""
     ur = br = er = half.left
     if c.P.cross is not None:
-        from scipy.linalg.blas import dtrsm
-
-        ur = dtrsm(1.0, c.upper, half.Wr)
+        ur = solve_upper(c.upper, half.Wr, transposed=False)
         br = lift(c.P.layout, ur, c.T)
         er = half.left - c.SL @ ur
         B = B - c.P.cross.up(br)
@@ -466,12 +494,8 @@ def inverse(c: Cholesky) -> Inverse:
     P, T0 = c.P, c.T[0]
     if P.cross is None:
         return Inverse(Y=c.SL, U=np.zeros(()), slopes=(2.0 * sum_products(P.A, c.X, P.count),))
-    from scipy.linalg.lapack import dpotri
-
-    lay = P.layout
-    Y, _ = dpotri(c.upper, lower=0)
-    Y = symmetric(np.tril(Y.T))
-    slopes = []
+    lay, slopes = P.layout, []
+    Y = inverse_upper(c.upper)
     for start, g in zip(lay.starts, lay.rest):
         part = slice(start, start + g.G * g.k)
         left, right = c.SL[part].reshape(g.G, g.k, lay.D), Y[part].reshape(g.G, g.k, lay.D)

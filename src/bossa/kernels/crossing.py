@@ -217,20 +217,20 @@ class SparseCross:
 def _pairs(at: Entries, N: Floats) -> dict[tuple[int, int], Any]:
     from scipy.sparse import csc_array
 
-    D, G, k = at.D, at.G, at.k
-    E = len(at.column)
-    before = np.arange(E) - at.ptr[at.group]
-    left = np.repeat(np.arange(E), before + 1)
-    ends = np.cumsum(before + 1)
-    right = np.arange(len(left)) - np.repeat(ends - (before + 1) - at.ptr[at.group], before + 1)
-    kind = np.int32 if D * D < 2**31 else np.int64
+    D, E = at.D, len(at.column)
+    kind = np.int32 if D * D < 2**31 and E < 2**31 else np.int64
+    size = np.arange(E) - at.ptr[at.group] + 1  # pairs (c, c′) of each entry c: those up to itself
+    ends = np.concatenate(([0], np.cumsum(size)))
+    left = np.repeat(np.arange(E, dtype=kind), size)
+    right = np.arange(ends[-1], dtype=kind) + np.repeat((at.ptr[at.group] - ends[:-1]).astype(kind), size)
     target = (at.column * D).astype(kind)[left] + at.column.astype(kind)[right]
-    ptr = np.concatenate(([0], ends))[at.ptr].astype(kind)
+    ptr = ends[at.ptr].astype(kind)
     made = {}
-    for a in range(k):
-        for b in range(a, k):
-            value = N[a][left] * N[b][right]
+    for a in range(at.k):
+        for b in range(a, at.k):
+            value = N[a][left]
+            value *= N[b][right]
             if a != b:
                 value += N[b][left] * N[a][right]
-            made[a, b] = csc_array((value, target, ptr), shape=(D * D, G))
+            made[a, b] = csc_array((value, target, ptr), shape=(D * D, at.G))
     return made

@@ -110,10 +110,8 @@ def _sums(point: Point) -> list[Floats]:
 
 def _rest_block(point: Point) -> Floats:
     """Z_rᵀV⁻¹Z_r = S̃ − S̃YS̃, (D, D)."""
-    from scipy.linalg.blas import dtrsm
-
     c = point.factor
-    half = dtrsm(1.0, c.upper, c.SL.T, trans_a=1)
+    half = blocks.solve_upper(c.upper, c.SL.T, transposed=True)
     return c.P.cross.schur(c.J) - half.T @ half  # type: ignore[union-attr]
 
 

@@ -65,12 +65,14 @@ def criterion(P: Products, theta: Floats, n: float, reml: bool) -> float:
 
 def _factored(P: Products, theta: Floats) -> tuple[Cholesky, Half, Floats] | None:
     c = blocks.cholesky(P, blocks.factors(P.layout, theta))
+    if not math.isfinite(c.logdet):
+        return None
     half = blocks.halve(c, P.B, P.Br)
     try:
         L = np.linalg.cholesky(P.C - half.gram(half, P.count))
     except np.linalg.LinAlgError:
         return None
-    return (c, half, L) if math.isfinite(c.logdet) and L[-1, -1] > 0 else None
+    return (c, half, L) if L[-1, -1] > 0 else None
 
 
 def _value(c: Cholesky, L: Floats, n: float, reml: bool) -> float:
@@ -109,10 +111,13 @@ def evaluate(P: Products, theta: Floats, n: float, reml: bool) -> Point | None:
             k = len(e)
             of_logdet[j] = of_logdet[j] - 2.0 * e[:, 1:].reshape(k, -1) @ u[:, 1:].reshape(k, -1).T
     slopes = tuple(a + free / r2 * b for a, b in zip(of_logdet, of_r2))
+    gradient = blocks.theta_of(P.layout, slopes)
+    if not np.isfinite(gradient).all():
+        return None
     return Point(
         theta=theta,
         criterion=_value(c, L, n, reml),
-        gradient=blocks.theta_of(P.layout, slopes),
+        gradient=gradient,
         logdet_slope=blocks.theta_of(P.layout, of_logdet),
         r2_slope=blocks.theta_of(P.layout, of_r2),
         r2=r2,
@@ -208,10 +213,8 @@ def curvature(point: Point) -> tuple[Floats, ...]:
         Q -= np.einsum("abg,bcg,dcg->adg", F, point.inverse.U, F)
     made = [(Q if P.count is None else Q * P.count).sum(axis=2)]
     if P.cross is not None:
-        from scipy.linalg.blas import dtrsm
-
         S = P.cross.schur(c.J)
-        half = dtrsm(1.0, c.upper, c.SL.T, trans_a=1)
+        half = blocks.solve_upper(c.upper, c.SL.T, transposed=True)
         for start, g in zip(lay.starts, lay.rest):
             at = start + np.arange(g.G)[:, None] * g.k + np.arange(g.k)
             taken = half[:, at.ravel()].reshape(lay.D, g.G, g.k)
