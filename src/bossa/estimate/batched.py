@@ -12,10 +12,13 @@ import numpy as np
 
 from ..kernels.gram import FINE, ols_many, ols_responses
 from ..kernels.gram import glm_many as score_many
-from ..kernels.linalg import triangular
+from ..kernels.linalg import inverse_factored, triangular
 from ..state.design import Problem
 from ..state.fit import FitState
 from ..state.plan import Draws, Replicates
+from ..types import Floats
+
+ILL = 1e8  # condition number of the unit-scaled XᵀWX from which replicates are refitted in orthonormal columns
 
 
 def counts_of(problem: Problem, replicates: Replicates) -> tuple[np.ndarray, np.ndarray]:
@@ -28,24 +31,43 @@ def counts_of(problem: Problem, replicates: Replicates) -> tuple[np.ndarray, np.
     return W, counts.sum(axis=1)
 
 
+def coordinates(problem: Problem, fit: FitState) -> tuple[Floats, Floats | None]:
+    """X, or X R⁻¹ with R⁻¹ where X is too ill-conditioned for normal equations: replicates of orthonormal columns are not."""
+    X, V = problem.design.X, fit.vcov
+    scale = np.sqrt(np.diag(V))
+    if np.isfinite(V).all() and (scale > 0).all() and np.linalg.cond(V / np.outer(scale, scale)) < ILL:
+        return X, None
+    back = np.linalg.inv(triangular(X))
+    return X @ back, back
+
+
 def lm_many(problem: Problem, fit: FitState, replicates: Replicates) -> Draws:
-    """Least squares of every replicate."""
+    """Least squares of every replicate, of what the fit to all rows leaves: β* = β̂ + (XᵀWX)⁻¹XᵀW(y* − o − Xβ̂)."""
     design = problem.design
-    p = design.X.shape[1]
-    offset = 0.0 if design.offset is None else design.offset
+    X, back = coordinates(problem, fit)
+    base = design.X @ fit.coef if design.offset is None else design.X @ fit.coef + design.offset
     if replicates.y is not None:
         W = design.total_weights
-        R = triangular(design.X, W)
-        coef, rss = ols_responses(design.X, R, W, replicates.y - offset)
-        unscaled = np.tile((np.linalg.inv(R) ** 2).sum(axis=1), (len(coef), 1))
-        n_obs, code = np.full(len(coef), design.n_obs), np.full(len(coef), FINE)
+        R = triangular(X, W)
+        change, rss = ols_responses(X, R, W, replicates.y - base)
+        inverse = np.broadcast_to(inverse_factored(R), (len(change), *R.shape))
+        n_obs, code = np.full(len(change), design.n_obs), np.full(len(change), FINE)
     else:
         W, n_obs = counts_of(problem, replicates)
-        coef, inverse, rss, code = ols_many(design.X, W, np.asarray(design.y) - offset)
-        unscaled = np.einsum("bii->bi", inverse)
+        change, inverse, rss, code = ols_many(X, W, np.asarray(design.y) - base)
     with np.errstate(divide="ignore", invalid="ignore"):
-        sigma = np.sqrt(np.maximum(rss, 0) / (n_obs - p))
-    return Draws(coef=coef, sigma=sigma, code=code, se=sigma[:, None] * np.sqrt(unscaled))
+        sigma = np.sqrt(np.maximum(rss, 0) / (n_obs - X.shape[1]))
+    change, se = _returned(change, inverse, sigma, back)
+    return Draws(coef=fit.coef + change, sigma=sigma, code=code, se=se)
+
+
+def _returned(coef: Floats, inverse: Floats, sigma: Floats, back: Floats | None) -> tuple[Floats, Floats]:
+    """Coefficients and standard errors in the columns of the design."""
+    if back is not None:
+        coef = coef @ back.T
+        inverse = back @ inverse @ back.T
+    with np.errstate(invalid="ignore"):
+        return coef, sigma[:, None] * np.sqrt(np.einsum("bii->bi", inverse))
 
 
 def glm_many(problem: Problem, fit: FitState, replicates: Replicates) -> Draws | None:
@@ -58,13 +80,14 @@ def glm_many(problem: Problem, fit: FitState, replicates: Replicates) -> Draws |
         W, n_obs, Y = np.tile(base, (replicates.size, 1)), np.full(replicates.size, design.n_obs), replicates.y
     else:
         (W, n_obs), Y = counts_of(problem, replicates), np.asarray(design.y)
-    coef, inverse, code = score_many(design.X, W, Y, design.offset, (family, link), fit.coef)
+    X, back = coordinates(problem, fit)
+    start = fit.coef if back is None else np.linalg.solve(back, fit.coef)
+    coef, inverse, code = score_many(X, W, Y, design.offset, (family, link), start)
     sigma = np.ones(len(coef))
     if fit.dispersion_estimated:
-        eta = coef @ design.X.T if design.offset is None else coef @ design.X.T + design.offset
+        eta = coef @ X.T if design.offset is None else coef @ X.T + design.offset
         mu = link.inverse(eta)
         with np.errstate(invalid="ignore"):
             sigma = np.sqrt((W * (Y - mu) ** 2 / family.variance(mu)).sum(axis=1) / (n_obs - len(fit.coef)))
-    with np.errstate(invalid="ignore"):
-        se = sigma[:, None] * np.sqrt(np.einsum("bii->bi", inverse))
+    coef, se = _returned(coef, inverse, sigma, back)
     return Draws(coef=coef, sigma=sigma, code=code, se=se)

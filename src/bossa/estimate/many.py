@@ -18,15 +18,17 @@ import numpy as np
 from attrs import evolve
 
 from ..errors import BossaError, BossaWarning
+from ..kernels.gram import NOT_CONVERGED, OUT_OF_RANGE
 from ..state.design import FitOptions, Problem
 from ..state.fit import FitState
 from ..state.plan import Draws, Plan, Replicates
 from . import registry
 
+COLUMNS = ("coef", "sigma", "code", "se", "theta", "loglik")  # of Draws
 REASONS = {
     0: "usable",
     1: "rank deficient in the replicate",
-    2: "did not converge",
+    2: "did not converge, or has no maximum",
     3: "left the range of the family",
     4: "could not be fitted",
 }
@@ -60,14 +62,28 @@ def _blocks(problem: Problem, fit: FitState, plan: Plan, n_jobs: int | None) -> 
 
 
 def refit_block(problem: Problem, fit: FitState, plan: Plan, i: int) -> Draws:
-    """Block i of the plan: batched where the estimator can, else one by one."""
+    """Block i of the plan: batched where the estimator can, else one by one; what the batch could not finish gets a fit of its own."""
     replicates = plan.block(i)
     many = registry.named(fit.estimator).many
-    if many is not None:
-        draws = many(problem, fit, replicates)
-        if draws is not None:
-            return draws
-    return _one_by_one(problem, fit, replicates)
+    draws = None if many is None else many(problem, fit, replicates)
+    if draws is None:
+        return _one_by_one(problem, fit, replicates)
+    again = np.flatnonzero((draws.code == NOT_CONVERGED) | (draws.code == OUT_OF_RANGE))
+    return _replaced(draws, again, _one_by_one(problem, fit, _some(replicates, again))) if len(again) else draws
+
+
+def _some(replicates: Replicates, index: np.ndarray) -> Replicates:
+    return Replicates(**{f: None if getattr(replicates, f) is None else getattr(replicates, f)[index] for f in ("freq", "y")})
+
+
+def _replaced(draws: Draws, index: np.ndarray, by: Draws) -> Draws:
+    changes = {}
+    for name in COLUMNS:
+        column, new = getattr(draws, name), getattr(by, name)
+        if column is not None and new is not None:
+            changes[name] = column.copy()
+            changes[name][index] = new
+    return evolve(draws, **changes)
 
 
 def _one_by_one(problem: Problem, fit: FitState, replicates: Replicates) -> Draws:
@@ -102,7 +118,7 @@ def _one(estimator: registry.Estimator, problem: Problem, p: int) -> tuple[Any, 
             return failed
     if not state.kept.all():
         return (*failed[:2], 1, *failed[3:])
-    if state.outcome.status == "failed":
+    if state.outcome.status in ("failed", "suspect"):  # a separation, for one, has no maximum to record
         return (*failed[:2], 2, *failed[3:])
     return state.coef, state.sigma, 0, np.sqrt(np.diag(state.vcov)), state.theta, state.loglik
 
@@ -111,7 +127,7 @@ def _joined(blocks: list[Draws], planned: int) -> Draws:
     def stack(parts: list[Any]) -> Any:
         return None if parts[0] is None else np.concatenate(parts)
 
-    columns = {f: stack([getattr(b, f) for b in blocks]) for f in ("coef", "sigma", "code", "se", "theta", "loglik")}
+    columns = {f: stack([getattr(b, f) for b in blocks]) for f in COLUMNS}
     return Draws(**columns, planned=planned)
 
 

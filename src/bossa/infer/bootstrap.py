@@ -5,9 +5,10 @@ Target is evaluated on each refit. So this module holds only what happens to the
 
     values (B, K), observed (K,)  →  interval (2, K), se (K,), p_value (K,)
 
-Failed refits are left out, counted by reason and said.
+Where the target has a `back` map (link → response, log → ratio), limits and p-values are found before it and limits carried through it;
+replicates and standard errors are of the numbers shown. Failed refits are left out, counted by reason and said.
 
-Source: Davison & Hinkley (1997) ch. 5; Efron & Tibshirani (1993) ch. 13–14.
+Source: Davison & Hinkley (1997) ch. 5; Efron & Tibshirani (1993) ch. 11, 13–14.
 """
 
 from __future__ import annotations
@@ -16,11 +17,12 @@ import warnings
 from typing import Any
 
 import numpy as np
-from attrs import evolve, field, frozen
+from attrs import field, frozen
 
-from ..errors import ConvergenceWarning, FitFailed, Refused
+from ..errors import ConvergenceWarning, FitFailed, OptionError, Refused
 from ..estimate.many import failures, refit
 from ..kernels import resample
+from ..kernels.intervals import t_limits, t_tail
 from ..kernels.linalg import inverse_factored, leverage, triangular
 from ..state.design import Problem
 from ..state.fields import choice, flag, integer
@@ -30,8 +32,9 @@ from ..state.plan import Draws
 from ..state.target import Target
 from . import Common, backend
 from .clusters import cluster_codes
-from .plan import SCHEMES, plan
+from .plan import SCHEMES, expanded, plan
 from .progress import progress_bar
+from .shown import Question, question
 
 CI_TYPES = ("auto", "bca", "percentile", "basic", "studentized")
 FEW_FAILURES = 0.10
@@ -41,7 +44,7 @@ FEW_FAILURES = 0.10
 class Boot(Common):
     """Options of how="boot".
 
-    n_boot             replicates
+    n_boot             replicates; None: 1000
     scheme             "auto": rows for LM and GLM, whole clusters with `cluster=`, parametric for mixed models
     ci_type            "auto": BCa where it is defined (rows or clusters of LM and GLM), else percentile
     cluster            column of the groups that are drawn whole
@@ -51,7 +54,7 @@ class Boot(Common):
     progress           "auto": a bar on work that lasts, where there is a terminal
     """
 
-    n_boot: int = integer(1000, minimum=1)
+    n_boot: int | None = integer(None, minimum=2, optional=True)
     scheme: str = choice("auto", among=("auto", *SCHEMES))
     ci_type: str = choice("auto", among=CI_TYPES)
     cluster: str | None = None
@@ -64,27 +67,25 @@ class Boot(Common):
 @backend("boot", Boot)
 def bootstrap(problem: Problem, fit: FitState, target: Target, options: Boot) -> InferenceState:
     """Interval, standard error and p-value of each row of the target from refits to resampled data."""
+    _answerable(target)
     groups = None if options.cluster is None else cluster_codes(problem, options.cluster)
     name = options.scheme
     if name == "auto":
         name = "parametric" if problem.design.random is not None else "case" if groups is None else "group"
-    problem, fit, groups = expanded(problem, fit, groups, name)
-    chosen = plan(problem, fit, name, options.n_boot, options.seed, groups)
+    ci_type = _ci_type(options, name, problem, target)
+    if SCHEMES[name].unit == "response" or problem.design.random is not None:
+        problem, fit, groups = expanded(problem, fit, groups)
+    if name == "jackknife":
+        return jackknife(problem, fit, target, options, groups)
+    chosen = plan(problem, fit, name, 1000 if options.n_boot is None else options.n_boot, options.seed, groups)
     with progress_bar(options.progress, chosen.n, "bootstrap") as tick:
         draws = refit(problem, fit, chosen, n_jobs=options.n_jobs, tick=tick)
-    observed = target.value(fit.coef)
-    usable = draws.code == 0
-    warn_of_failures(draws, "bootstrap replicates")
-    if usable.sum() < 2:
-        raise FitFailed(f"{int(usable.sum())} of {len(usable)} refits are usable.", where="infer(how='boot')", do="Use how='asymp'.")
-    values = target.value(draws.coef[usable])
-    ci_type = _ci_type(options.ci_type, name, problem, target)
-    interval, p_value = _interval(ci_type, values, observed, (problem, fit, target, draws, groups), options)
-    kept = np.full((len(usable), len(observed)), np.nan)
-    kept[usable] = values
+    asked = question(target, fit.coef, options)
+    values = asked.of(usable_coef(draws, "bootstrap replicates"))
+    interval, p_value = _interval(ci_type, values, asked, (problem, fit, draws, groups), options.conf_level)
     state = ResamplesState(
-        values=kept if options.save_resamples else None,
-        observed=observed,
+        values=asked.kept(values, draws.code) if options.save_resamples else None,
+        observed=asked.show(asked.observed),
         code=draws.code,
         scheme=name,
         seed=chosen.seed,
@@ -94,68 +95,69 @@ def bootstrap(problem: Problem, fit: FitState, target: Target, options: Boot) ->
     return InferenceState(
         how="boot",
         level=options.conf_level,
-        se=values.std(axis=0, ddof=1),
-        p_value=p_value,
-        interval=interval,
-        null=np.broadcast_to(_null(options, target), observed.shape),
+        se=asked.show(values).std(axis=0, ddof=1),
+        p_value=asked.blank(p_value),
+        interval=asked.carried(interval),
+        null=asked.null_shown,
         side=options.alternative,
-        notes=_notes(state, chosen.said, ci_type, options),
-        options={"n_boot": chosen.n, "scheme": name, "ci_type": ci_type, "seed": chosen.seed},
+        notes=_notes(state, chosen.said, ci_type, options.conf_level),
+        options={"n_boot": chosen.n, "scheme": name, "ci_type": ci_type, "cluster": options.cluster, "seed": chosen.seed},
         extra=state,
     )
 
 
-def expanded(problem: Problem, fit: FitState, groups: Any, scheme: str) -> tuple[Problem, FitState, Any]:
-    """Counted rows written out where a scheme draws responses: a row of count 3 then has three of its own."""
-    design = problem.design
-    if design.freq is None or SCHEMES[scheme].unit != "response":
-        return problem, fit, groups
-    index = np.repeat(np.arange(design.n), design.freq.astype(int))
-    long = evolve(design.take(np.ones(design.n)), freq=None)
-    long = evolve(
-        long,
-        X=design.X[index],
-        y=design.y[index],
-        weights=None if design.weights is None else design.weights[index],
-        offset=None if design.offset is None else design.offset[index],
-        rows=design.rows[index],
-    )
-    working = None if fit.working is None else (fit.working / design.freq)[index]
-    fit = evolve(fit, eta=fit.eta[index], mu=fit.mu[index], working=working)
-    return evolve(problem, design=long, data=None), fit, None if groups is None else groups[index]
+def _answerable(target: Target) -> None:
+    if "random" in target.details:
+        raise Refused(
+            "these predictions hold the random effects of their groups, which every replicate would draw anew.",
+            where="infer(how='boot')",
+            do="Use .predict(…, varying='exclude'), or how='asymp', whose errors include them.",
+        )
 
 
-def _null(options: Boot, target: Target) -> float:
-    return target.null if options.null is None else options.null
+def usable_coef(draws: Draws, what: str) -> np.ndarray:
+    """Coefficients (B′, p) of the usable replicates; a warning where many are not, an error where fewer than two are."""
+    warn_of_failures(draws, what)
+    usable = draws.code == 0
+    if usable.sum() < 2:
+        raise FitFailed(f"{int(usable.sum())} of {len(usable)} refits are usable.", where="infer()", do="Use how='asymp'.")
+    return draws.coef[usable]
 
 
-def _ci_type(asked: str, scheme: str, problem: Problem, target: Target) -> str:
+def _ci_type(options: Boot, scheme: str, problem: Problem, target: Target) -> str:
     """The interval to use; BCa needs replicates of independent units whose influence is known."""
+    asked, where = options.ci_type, "infer(how='boot')"
+    if scheme == "jackknife":
+        for name, given in (("ci_type", asked != "auto"), ("n_boot", options.n_boot is not None), ("seed", options.seed is not None)):
+            if given:
+                what = f"{name}= has no use for scheme='jackknife', which leaves out each unit once."
+                raise OptionError(what, where=where, do="Leave it out.")
+        return "t"
     defined = scheme in ("case", "group") and problem.design.random is None
     if asked == "auto":
         return "bca" if defined else "percentile"
     if asked == "bca" and not defined:
         raise Refused(
             f"ci_type='bca' is not defined for scheme={scheme!r} of this model: it needs independent rows or clusters to leave out.",
-            where="infer(how='boot')",
+            where=where,
             do="Use ci_type='percentile'.",
         )
     if asked == "studentized" and target.steps:
-        raise Refused("ci_type='studentized' is for coefficients.", where="infer(how='boot')", do="Use ci_type='bca' or 'percentile'.")
+        raise Refused("ci_type='studentized' is for coefficients.", where=where, do="Use ci_type='bca' or 'percentile'.")
     return asked
 
 
-def _interval(kind: str, values: np.ndarray, observed: np.ndarray, context: tuple, options: Boot) -> tuple[np.ndarray, np.ndarray]:
-    """Limits (2, K) and p-values (K,) of one type."""
-    problem, fit, target, draws, groups = context
-    level, side, null = options.conf_level, options.alternative, np.broadcast_to(_null(options, target), observed.shape)
+def _interval(kind: str, values: np.ndarray, asked: Question, context: tuple, level: float) -> tuple[np.ndarray, np.ndarray]:
+    """Limits (2, K) and p-values (K,) of one type, on the scale tested."""
+    problem, fit, draws, groups = context
+    side, null, observed = asked.side, asked.null, asked.observed
     if kind == "percentile":
         return resample.percentile_interval(values, level, side), resample.percentile_p(values, null, side)
     if kind == "basic":
         mirrored = 2 * observed - values
         return resample.basic_interval(observed, values, level, side), resample.percentile_p(mirrored, null, side)
     if kind == "bca":
-        a = resample.acceleration(left_out_values(problem, fit, target, groups))
+        a = resample.acceleration(asked.of(left_out_coef(problem, fit, groups)), None if groups is not None else problem.design.freq)
         return resample.bca_interval(observed, values, a, level, side), resample.bca_p(observed, values, a, null, side)
     se = np.sqrt(np.diag(fit.vcov))
     pivots = (values - observed) / np.asarray(draws.se)[draws.code == 0]
@@ -163,28 +165,92 @@ def _interval(kind: str, values: np.ndarray, observed: np.ndarray, context: tupl
     return limits, resample.percentile_p(observed - se * pivots, null, side)
 
 
-def left_out_values(problem: Problem, fit: FitState, target: Target, groups: np.ndarray | None = None) -> np.ndarray:
-    """The target on the coefficients without each row (LM: exact; GLM: one Newton step) or without each cluster (one step).
+def jackknife(problem: Problem, fit: FitState, target: Target, options: Boot, groups: np.ndarray | None) -> InferenceState:
+    """Each unit left out once: standard errors from how far the numbers move, limits by t with N − 1 degrees of freedom.
 
-        β̂₍ᵢ₎ = β̂ − (XᵀWX)⁻¹ xᵢ wᵢ rᵢ / (1 − hᵢ)
+    LM in closed form, others by refits. Source: Efron & Tibshirani (1993) ch. 11.
+    """
+    where = "infer(how='boot', scheme='jackknife')"
+    counts = problem.design.freq if groups is None and problem.design.random is None else None
+    draw: Any = SCHEMES["jackknife"].make(problem, fit, groups)
+    units = int(draw.folds.max()) + 1
+    chosen = plan(problem, fit, "jackknife", units, 0, groups)
+    if fit.estimator == "lm":
+        coef = left_out_coef(problem, fit, groups)
+        code = np.where(np.isfinite(coef).all(axis=1), 0, 1)
+        draws = Draws(coef=coef, sigma=np.full(units, np.nan), code=code, planned=units)
+    else:
+        with progress_bar(options.progress, units, "jackknife") as tick:
+            draws = refit(problem, fit, chosen, n_jobs=options.n_jobs, tick=tick)
+    usable_coef(draws, "jackknife refits")
+    asked = question(target, fit.coef, options)
+    values = asked.of(np.where((draws.code == 0)[:, None], draws.coef, np.nan))
+    total = float(len(values) if counts is None else counts.sum())
+    if total < 3:
+        raise Refused(f"{total:g} units are too few.", where=where, do="Use how='asymp'.")
+    df = np.full(len(asked.observed), total - 1)
+    se = resample.jackknife_se(values, counts)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        statistic = (asked.observed - asked.null) / se
+    state = ResamplesState(
+        values=asked.show(values) if options.save_resamples else None,
+        observed=asked.show(asked.observed),
+        code=draws.code,
+        scheme="jackknife",
+        seed=None,
+        planned=units,
+        failed=failures(draws),
+    )
+    notes = [f"jackknife: each of {units} refits {chosen.said}", f"limits and tests: t with {total - 1:g} df"]
+    notes += _left_out(state)
+    return InferenceState(
+        how="boot",
+        level=options.conf_level,
+        se=asked.blank(resample.jackknife_se(asked.show(values), counts)),
+        statistic=asked.blank(statistic),
+        df=df,
+        p_value=asked.blank(t_tail(statistic, df, asked.side)),
+        interval=asked.carried(t_limits(asked.observed, se, df, options.conf_level, asked.side)),
+        null=asked.null_shown,
+        side=options.alternative,
+        notes=tuple(notes),
+        options={"scheme": "jackknife", "cluster": options.cluster},
+        extra=state,
+    )
 
-    returns  (n or G, K)
+
+def left_out_coef(problem: Problem, fit: FitState, groups: np.ndarray | None = None) -> np.ndarray:
+    """Coefficients without each row, or without each cluster: exact for LM, one Newton step for GLM.
+
+        β̂₍ᵢ₎ = β̂ − (XᵀWX)⁻¹ xᵢ wᵢ rᵢ / (1 − hᵢ),        β̂₍g₎ = β̂ − (XᵀWX − X_gᵀW_gX_g)⁻¹ X_gᵀW_g r_g
+
+    returns  (n or G, p)  nan where what is left does not determine them; of one copy where rows have counts
 
     Source: Cook & Weisberg (1982) §2.2; Pregibon (1981) for the GLM.
     """
     design = problem.design
     W = np.ones(design.n) if fit.working is None else fit.working
     R = triangular(design.X, W)
-    slope = problem.link.slope(fit.eta)
-    scores = W * (design.y - fit.mu) / slope
+    residual = (design.y - fit.mu) / problem.link.slope(fit.eta)
     if groups is None:
-        scores = scores / np.maximum(1 - leverage(design.X, R, W), 1e-12)
-    influence = design.X * scores[:, None]
-    if groups is not None:
-        summed = np.zeros((int(groups.max()) + 1, influence.shape[1]))
-        np.add.at(summed, groups, influence)
-        influence = summed
-    return target.value(fit.coef - influence @ inverse_factored(R))
+        one = W if design.freq is None else W / design.freq
+        left = 1 - leverage(design.X, R, one)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            scores = np.where(left > 1e-10, one * residual / left, np.nan)
+        return fit.coef - (design.X * scores[:, None]) @ inverse_factored(R)
+    G, p = int(groups.max()) + 1, design.X.shape[1]
+    score = np.zeros((G, p))
+    np.add.at(score, groups, design.X * (W * residual)[:, None])
+    order, A = np.argsort(groups, kind="stable"), R.T @ R
+    out = np.full((G, p), np.nan)
+    for g, rows in enumerate(np.split(order, np.cumsum(np.bincount(groups, minlength=G))[:-1])):
+        X = design.X[rows]
+        rest = A - (X.T * W[rows]) @ X
+        scale = np.sqrt(np.diag(A))
+        unit = rest / np.outer(scale, scale)
+        if np.linalg.eigvalsh(unit)[0] > 1e-10:
+            out[g] = fit.coef - np.linalg.solve(unit, score[g] / scale) / scale
+    return out
 
 
 def warn_of_failures(draws: Draws, what: str) -> None:
@@ -196,18 +262,23 @@ def warn_of_failures(draws: Draws, what: str) -> None:
             f"{share:.0%} of the {what} failed ({reasons}); the numbers describe only the data sets on which the model can be fitted, "
             "so intervals are likely too narrow.",
             ConvergenceWarning,
-            stacklevel=4,
+            stacklevel=5,
         )
 
 
-def _notes(state: ResamplesState, said: str, ci_type: str, options: Boot) -> tuple[str, ...]:
+def _left_out(state: ResamplesState) -> list[str]:
+    if not state.failed:
+        return []
+    return ["left out: " + ", ".join(f"{k} of {len(state.code)} {reason}" for reason, k in state.failed.items())]
+
+
+def _notes(state: ResamplesState, said: str, ci_type: str, level: float) -> tuple[str, ...]:
     used = int((state.code == 0).sum())
     notes = [
         f"bootstrap: each replicate {said}; {used} refits, seed {state.seed}",
-        f"{ci_type} interval, {options.conf_level:.15g}; p-value from the same tail areas, at least 1/{used + 1}",
+        f"{ci_type} interval, {level:.15g}; p-value from the same tail areas, at least 1/{used + 1}",
+        *_left_out(state),
     ]
-    if state.failed:
-        notes.append("left out: " + ", ".join(f"{k} of {len(state.code)} {reason}" for reason, k in state.failed.items()))
     if state.partial:
         notes.append(f"partial: interrupted after {len(state.code)} of {state.planned} replicates")
     return tuple(notes)

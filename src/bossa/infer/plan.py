@@ -17,12 +17,13 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from attrs import frozen
+from attrs import evolve, frozen
 
 from ..errors import Refused, UnknownOption
+from ..estimate.lmm import rows_and_counts
 from ..kernels.linalg import leverage, triangular
 from ..kernels.streams import entropy
-from ..state.design import Problem
+from ..state.design import Problem, REStructure, RETerm
 from ..state.fit import FitState
 from ..state.plan import Plan
 
@@ -72,10 +73,10 @@ class CaseDraw:
         if self.freq is not None:
             total = round(self.freq.sum())
             return rng.multinomial(total, self.freq / self.freq.sum(), size=b) / self.freq
-        dtype = np.uint16 if self.n <= 65_535 else np.uint32
-        index = rng.integers(0, self.n, size=(b, self.n), dtype=dtype).astype(np.intp)
-        index += np.arange(b)[:, None] * self.n
-        return np.bincount(index.ravel(), minlength=b * self.n).reshape(b, self.n).astype(float)
+        out = np.empty((b, self.n))
+        for counts, index in zip(out, rng.integers(0, self.n, size=(b, self.n), dtype=np.uint32)):
+            counts[:] = np.bincount(index.astype(np.intp), minlength=self.n)
+        return out
 
 
 @frozen(eq=False)
@@ -110,12 +111,14 @@ class BayesDraw:
 
 @frozen(eq=False)
 class LeaveOut:
-    """Replicate i leaves out the rows of fold i: 0/1 factors, nothing random."""
+    """Replicate i leaves out the rows of fold i (0/1 factors, nothing random), or one copy of a row that has a count."""
 
     folds: np.ndarray
+    freq: np.ndarray | None = None
 
     def __call__(self, rng: np.random.Generator, start: int, b: int) -> np.ndarray:
-        return (self.folds[None, :] != np.arange(start, start + b)[:, None]).astype(float)
+        out = self.folds[None, :] == np.arange(start, start + b)[:, None]
+        return 1.0 - (out if self.freq is None else out / self.freq)
 
 
 # ---------------------------------------------------------------- responses
@@ -152,37 +155,75 @@ class WildDraw:
 
 @frozen(eq=False)
 class ParametricDraw:
-    """y* from the fitted distribution of every row."""
+    """y* from the fitted distribution of every row; new random effects b = σTu for every group, as bootMer.
+
+    eta    (n,)  linear predictor of the fixed part, offset included (mixed models), else unused
+    terms  ((group (n,), Z (n, k), σT (k, k)), …)
+    """
 
     family: Any
+    link: Any
     mu: np.ndarray
     dispersion: float
     weights: np.ndarray | None
+    eta: np.ndarray | None = None
+    terms: tuple[tuple[np.ndarray, np.ndarray, np.ndarray], ...] = ()
 
     def __call__(self, rng: np.random.Generator, start: int, b: int) -> np.ndarray:
-        return np.stack([self.family.sample(rng, self.mu, self.dispersion, self.weights) for _ in range(b)])
+        return np.stack([self.family.sample(rng, self.mean(rng), self.dispersion, self.weights) for _ in range(b)])
+
+    def mean(self, rng: np.random.Generator) -> np.ndarray:
+        if not self.terms:
+            return self.mu
+        eta = self.eta
+        for group, Z, T in self.terms:
+            drawn = rng.standard_normal((int(group.max()) + 1, len(T))) @ T.T
+            eta = eta + np.einsum("nk,nk->n", Z, drawn[group])
+        return np.asarray(self.link.inverse(eta))
 
 
 @frozen(eq=False)
 class PermuteDraw:
-    """base + permuted part; within blocks where `within` (n,) is given; a sign flip of it where `signs`."""
+    """base + rearranged part, for K questions in turn: replicate i is of question i mod K, one arrangement serving all K.
+
+    base, part  (K, n)
+    within      (n,)  codes: only rows of one code change places
+    groups      (n,)  codes of whole groups of equal size that change places, their rows in order
+    signs       flip signs instead: of rows, or of whole groups
+    """
 
     base: np.ndarray
     part: np.ndarray
     within: np.ndarray | None = None
+    groups: np.ndarray | None = None
     signs: bool = False
 
     def __call__(self, rng: np.random.Generator, start: int, b: int) -> np.ndarray:
-        n = len(self.part)
-        if self.signs:
-            return self.base + self.part * rng.choice([-1.0, 1.0], size=(b, n))
-        out = np.empty((b, n))
-        for i in range(b):
-            if self.within is None:
-                out[i] = self.part[rng.permutation(n)]
-            else:
-                out[i, np.argsort(self.within, kind="stable")] = self.part[np.lexsort((rng.random(n), self.within))]
-        return self.base + out
+        K, n = self.base.shape
+        m = -(-b // K)
+        moved = self.flipped(rng, m) if self.signs else self.part[:, self.order(rng, m)].transpose(1, 0, 2)
+        moved += self.base
+        return np.ascontiguousarray(moved).reshape(m * K, n)[:b]
+
+    def flipped(self, rng: np.random.Generator, m: int) -> np.ndarray:
+        """The parts with random signs (m, K, n)."""
+        units = self.part.shape[1] if self.groups is None else int(self.groups.max()) + 1
+        v = rng.choice([-1.0, 1.0], size=(m, units))
+        return self.part * (v if self.groups is None else v[:, self.groups])[:, None, :]
+
+    def order(self, rng: np.random.Generator, m: int) -> np.ndarray:
+        """m arrangements of the rows (m, n)."""
+        n = self.part.shape[1]
+        if self.groups is not None:
+            places = np.argsort(self.groups, kind="stable").reshape(int(self.groups.max()) + 1, -1)
+            out = np.empty((m, n), dtype=np.intp)
+            out[:, places.ravel()] = np.stack([places[rng.permutation(len(places))].ravel() for _ in range(m)])
+            return out
+        if self.within is None:
+            return np.stack([rng.permutation(n) for _ in range(m)])
+        out = np.empty((m, n), dtype=np.intp)
+        out[:, np.argsort(self.within, kind="stable")] = np.argsort(self.within + rng.random((m, n)), axis=1)
+        return out
 
 
 # ---------------------------------------------------------------- makers
@@ -207,15 +248,23 @@ def _linear(problem: Problem, name: str) -> None:
 
 
 def _group_codes(problem: Problem, groups: np.ndarray | None) -> np.ndarray:
-    if groups is not None:
-        return groups
+    """Code of each row's group: the clusters named, or the one grouping factor of a mixed model."""
     random = problem.design.random
     if random is None:
-        raise Refused("scheme='group' needs to know the groups.", where="infer()", do="Name their column: cluster='g'.")
+        if groups is None:
+            raise Refused("scheme='group' needs to know the groups.", where="infer()", do="Name their column: cluster='g'.")
+        return groups
     if len({t.factor for t in random.terms}) > 1:
         factors = ", ".join(sorted({t.factor for t in random.terms}))
-        raise Refused(f"whole groups cannot be drawn when factors cross: {factors}.", where="infer()", do="Use scheme='parametric'.")
-    return random.terms[0].group
+        raise Refused(
+            f"whole groups cannot be drawn with several grouping factors: {factors}.", where="infer()", do="Use scheme='parametric'."
+        )
+    own = random.terms[0].group
+    if groups is None:
+        return own
+    if len(np.unique(own.astype(np.int64) * (int(groups.max()) + 1) + groups)) > len(random.terms[0].levels):
+        raise Refused(f"the clusters cut through the levels of {random.terms[0].factor!r}.", where="infer()", do="Leave cluster= out.")
+    return groups
 
 
 @scheme("case", unit="row", said="draws rows with replacement")
@@ -271,6 +320,71 @@ def wild(problem: Problem, fit: FitState, groups: np.ndarray | None) -> Draw:
 
 @scheme("parametric", unit="response", said="draws every response from the fitted distribution")
 def parametric(problem: Problem, fit: FitState, groups: np.ndarray | None) -> Draw:
-    if problem.family.sample is None:
-        raise Refused(f"family {problem.family.name!r} has no distribution to draw from.", where="infer()", do="Use scheme='case'.")
-    return ParametricDraw(problem.family, fit.mu, fit.dispersion, problem.design.weights)
+    design, family = problem.design, problem.family
+    if family.sample is None:
+        raise Refused(f"family {family.name!r} has no distribution to draw from.", where="infer()", do="Use scheme='case'.")
+    if groups is not None:
+        raise Refused("scheme='parametric' draws as the model says: it has no clusters.", where="infer()", do="Leave cluster= out.")
+    if design.random is None:
+        return ParametricDraw(family, problem.link, fit.mu, fit.dispersion, design.weights)
+    fixed = design.X @ fit.coef
+    return ParametricDraw(
+        family,
+        problem.link,
+        fit.mu,
+        fit.dispersion,
+        design.weights,
+        fixed if design.offset is None else fixed + design.offset,
+        tuple((t.group, t.Z, fit.sigma * T) for t, T in zip(design.random.terms, term_factors(design.random, np.asarray(fit.theta)))),
+    )
+
+
+@scheme("jackknife", unit="row", said="leaves out one row, or one group where there are groups")
+def jackknife(problem: Problem, fit: FitState, groups: np.ndarray | None) -> Draw:
+    if groups is not None or problem.design.random is not None:
+        return LeaveOut(_group_codes(problem, groups))
+    return LeaveOut(np.arange(problem.design.n), problem.design.freq)
+
+
+def term_factors(random: REStructure, theta: np.ndarray) -> list[np.ndarray]:
+    """T (k, k) of each random-effects term from θ (t,), column-major within a term."""
+    made, start = [], 0
+    for term in random.terms:
+        T = np.zeros(term.mask.shape)
+        cols, rows = np.nonzero(term.mask.T)
+        T[rows, cols] = theta[start : start + len(rows)]
+        start += len(rows)
+        made.append(T)
+    return made
+
+
+def expanded(problem: Problem, fit: FitState, groups: np.ndarray | None) -> tuple[Problem, FitState, np.ndarray | None]:
+    """Counted rows written out: a row of count 3 then has three of its own, a counted group three groups like it."""
+    design = problem.design
+    if design.freq is None:
+        return problem, fit, groups
+    counts = design.freq.astype(int)
+    index = np.repeat(np.arange(design.n), counts)
+    copy = np.arange(len(index)) - np.repeat(np.cumsum(counts) - counts, counts)
+
+    def some(x: np.ndarray | None) -> np.ndarray | None:
+        return None if x is None else x[index]
+
+    random = design.random
+    if random is not None:
+        whole = rows_and_counts(design)[1] is not None
+        random = evolve(random, terms=tuple(_repeated(t, index, copy if whole else None) for t in random.terms))
+    changes: dict[str, Any] = {"y": some(design.y), "weights": some(design.weights), "offset": some(design.offset)}
+    long = evolve(design, X=design.X[index], freq=None, random=random, rows=design.rows[index], **changes)
+    working = None if fit.working is None else (fit.working / design.freq)[index]
+    fit = evolve(fit, eta=fit.eta[index], mu=fit.mu[index], working=working)
+    return evolve(problem, design=long, data=None), fit, some(groups)
+
+
+def _repeated(term: RETerm, index: np.ndarray, copy: np.ndarray | None) -> RETerm:
+    """The term on repeated rows; `copy` (n,) says which copy of its group a row belongs to, None: the same group."""
+    group = term.group[index]
+    if copy is None:
+        return evolve(term, group=group, Z=term.Z[index])
+    pairs, group = np.unique(np.stack((group, copy)), axis=1, return_inverse=True)
+    return evolve(term, levels=tuple(f"{term.levels[g]}.{c}" for g, c in pairs.T), group=group.reshape(-1), Z=term.Z[index])

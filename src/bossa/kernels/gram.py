@@ -27,27 +27,29 @@ def row_blocks(n: int, columns: int) -> list[slice]:
     return [slice(i, min(i + size, n)) for i in range(0, n, size)]
 
 
-def grams(X: Floats, W: Floats, Y: Floats) -> tuple[Floats, Floats]:
-    """XᵀW_bX and XᵀW_by_b for every replicate.
+def grams(X: Floats, W: Floats, y: Floats | None = None) -> tuple[Floats, Floats, Floats]:
+    """XᵀW_bX, XᵀW_by and yᵀW_by for every replicate, by one matrix product with the columns x_jx_k, x_jy and y².
 
     X        (n, p)
     W        (b, n)
-    Y        (n,) common to all, or (b, n)
-    returns  (b, p, p), (b, p)
+    y        (n,)   None: 0
+    returns  (b, p, p), (b, p), (b,)
     """
     n, p = X.shape
     j, k = np.triu_indices(p)
-    common = Y.ndim == 1
-    packed = np.zeros((len(W), len(j)))
-    right = np.zeros((len(W), p))
-    for rows in row_blocks(n, len(j) + p):
-        x, w = X[rows], W[:, rows]
-        packed += w @ (x[:, j] * x[:, k])
-        right += w @ (x * Y[rows, None]) if common else (w * Y[:, rows]) @ x
+    packed = np.zeros((len(W), len(j) + (0 if y is None else p + 1)))
+    for rows in row_blocks(n, packed.shape[1]):
+        x = X[rows]
+        columns = x[:, j] * x[:, k]
+        if y is not None:
+            columns = np.column_stack((columns, x * y[rows, None], y[rows] ** 2))
+        packed += W[:, rows] @ columns
     G = np.empty((len(W), p, p))
-    G[:, j, k] = packed
-    G[:, k, j] = packed
-    return G, right
+    G[:, j, k] = packed[:, : len(j)]
+    G[:, k, j] = packed[:, : len(j)]
+    if y is None:
+        return G, np.zeros((len(W), p)), np.zeros(len(W))
+    return G, packed[:, len(j) : -1], packed[:, -1]
 
 
 def solve_many(G: Floats, right: Floats) -> tuple[Floats, Floats, Ints]:
@@ -58,9 +60,9 @@ def solve_many(G: Floats, right: Floats) -> tuple[Floats, Floats, Ints]:
     """
     diagonal = np.einsum("bii->bi", G)
     fine = (diagonal > 0).all(axis=1) & np.isfinite(G).all(axis=(1, 2))
-    scale = np.sqrt(np.where(diagonal > 0, diagonal, 1.0))
+    scale = np.sqrt(np.where(fine[:, None], diagonal, 1.0))
+    G = np.where(fine[:, None, None], G, np.eye(G.shape[1]))
     unit = G / (scale[:, :, None] * scale[:, None, :])
-    unit[~fine] = np.eye(G.shape[1])
     smallest = np.linalg.eigvalsh(unit)[:, 0]
     fine &= smallest > 1 / CONDITION**1.5
     unit[~fine] = np.eye(G.shape[1])
@@ -69,20 +71,15 @@ def solve_many(G: Floats, right: Floats) -> tuple[Floats, Floats, Ints]:
     return np.where(fine[:, None], coef, np.nan), inverse, np.where(fine, FINE, RANK)
 
 
-def ols_many(X: Floats, W: Floats, Y: Floats) -> tuple[Floats, Floats, Floats, Ints]:
-    """Weighted least squares of every replicate.
+def ols_many(X: Floats, W: Floats, y: Floats) -> tuple[Floats, Floats, Floats, Ints]:
+    """Weighted least squares of every replicate; accurate where y (n,) holds the residuals of a fit to all rows.
 
     W        (b, n)  weights, 0 leaves a row out
-    Y        (n,) or (b, n)
     returns  coef (b, p), (XᵀWX)⁻¹ (b, p, p), weighted residual sum of squares (b,), code (b,)
     """
-    G, right = grams(X, W, Y)
+    G, right, total = grams(X, W, y)
     coef, inverse, code = solve_many(G, right)
-    rss = np.zeros(len(W))
-    for rows in row_blocks(len(X), len(W) + X.shape[1]):
-        residual = (Y[rows] if Y.ndim == 1 else Y[:, rows]) - coef @ X[rows].T
-        rss += np.einsum("bi,bi,bi->b", W[:, rows], residual, residual)
-    return coef, inverse, rss, code
+    return coef, inverse, total - np.einsum("bi,bi->b", coef, right), code
 
 
 def ols_responses(X: Floats, R: Floats, weights: Floats | None, Y: Floats) -> tuple[Floats, Floats]:
@@ -111,7 +108,7 @@ def glm_many(
     returns  coef (b, p), (XᵀWX)⁻¹ at the end (b, p, p), code (b,)
 
     A replicate stops when the score it still has, in units of its own standard errors, is below 1e-9; steps that do not shrink it are
-    halved. Replicates that have stopped leave the work.
+    halved. Replicates that have stopped leave the work. Information that becomes singular on the way is no lack of rank: code 3.
     """
     family, link = rule
     b, p = len(W), X.shape[1]
@@ -121,7 +118,7 @@ def glm_many(
     active = np.arange(b)
     before = np.full(b, np.inf)
     step = np.zeros((b, p))
-    for _ in range(steps):
+    for iteration in range(steps):
         eta = coef[active] @ X.T
         if offset is not None:
             eta += offset
@@ -129,12 +126,12 @@ def glm_many(
         with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
             working = W[active] * slope**2 / family.variance(mu)
             score = W[active] * slope * ((Y if Y.ndim == 1 else Y[active]) - mu) / family.variance(mu)
-        G, _ = grams(X, working, np.zeros(X.shape[0]))
+        G, _, _ = grams(X, working)
         g = score @ X
         change, inv, bad = solve_many(G, g)
         size = np.sqrt(np.abs(np.einsum("bi,bi->b", change, g)))
         lost = (bad != FINE) | ~np.isfinite(size)
-        code[active[lost]] = np.where(bad[lost] != FINE, RANK, OUT_OF_RANGE)
+        code[active[lost]] = np.where((bad[lost] != FINE) & (iteration == 0), RANK, OUT_OF_RANGE)
         worse = ~lost & (size > 2 * before[active]) & (size > 1e-6)
         done = ~lost & ~worse & (size < 1e-9)
         inverse[active[done]] = inv[done]

@@ -89,19 +89,34 @@ def bca_interval(observed: Floats, draws: Floats, acceleration: Floats, level: f
     return np.array(rows)
 
 
-def acceleration(left_out: Floats) -> Floats:
+def acceleration(left_out: Floats, count: Floats | None = None) -> Floats:
     """Σd³ / (6 (Σd²)^{3/2}) with d = mean − value, of leave-one-out values.
 
-    left_out  (n, K)
-    returns   (K,)  0 for a column that does not vary
+    left_out  (n, K)  rows that are not finite (what is left does not determine the model) are left out
+    count     (n,)    how many units each value stands for; None: one
+    returns   (K,)    0 for a column that does not vary
 
     Source: Efron & Tibshirani (1993) eq. 14.15.
     """
-    d = left_out.mean(axis=0) - left_out
-    scale = np.abs(d).max(axis=0)
+    some = np.isfinite(left_out).any(axis=1)
+    w = np.ones(int(some.sum())) if count is None else count[some]
+    d = left_out[some]
+    d = (w @ d) / w.sum() - d
+    scale = np.abs(d).max(axis=0, initial=0.0)
     d = d / np.where(scale > 0, scale, 1.0)
-    squares = (d**2).sum(axis=0)
-    return np.where(squares > 0, (d**3).sum(axis=0) / (6 * np.where(squares > 0, squares, 1.0) ** 1.5), 0.0)
+    squares = w @ d**2
+    return np.where(squares > 0, (w @ d**3) / (6 * np.where(squares > 0, squares, 1.0) ** 1.5), 0.0)
+
+
+def jackknife_se(left_out: Floats, count: Floats | None = None) -> Floats:
+    """√((N − 1)/N Σ(value − mean)²) of leave-one-out values (n, K); `count` as in `acceleration`, N = Σ count  (K,)
+
+    Source: Efron & Tibshirani (1993) eq. 11.5.
+    """
+    some = np.isfinite(left_out).any(axis=1)
+    w = np.ones(int(some.sum())) if count is None else count[some]
+    d = left_out[some] - (w @ left_out[some]) / w.sum()
+    return np.sqrt((w.sum() - 1) / w.sum() * (w @ d**2))
 
 
 def studentized_interval(observed: Floats, se: Floats, pivots: Floats, level: float, side: str = "two-sided") -> Floats:

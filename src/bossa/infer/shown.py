@@ -1,0 +1,70 @@
+"""A question on two scales: as tested, and as shown after the target's `back` map (link → response, log → ratio).
+
+Resampling hows find limits and p-values on the tested scale and show them on the other; rows that are not estimable stay nan.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from attrs import frozen
+
+from ..state.target import Target
+from . import Common
+from .asymptotic import _null
+
+
+@frozen(kw_only=True, eq=False)
+class Question:
+    """What is asked of replicates.
+
+    observed    (K,)  on the scale tested
+    null        (K,)  there;  null_shown (K,) as shown
+    side        the alternative on the scale tested
+    """
+
+    target: Target
+    observed: np.ndarray
+    null: np.ndarray
+    null_shown: np.ndarray
+    side: str
+
+    def of(self, coef: np.ndarray) -> np.ndarray:
+        """Values of the coefficients of replicates, coef (B, p) → (B, K), on the scale tested."""
+        return self.blank(self.target.value(coef))
+
+    def blank(self, values: np.ndarray) -> np.ndarray:
+        """nan (…, K) where a row is not estimable or has no value."""
+        return np.where(np.isfinite(self.observed), values, np.nan)
+
+    def show(self, values: np.ndarray) -> np.ndarray:
+        """Values (…, K) carried to the scale shown."""
+        if self.target.back is None:
+            return values
+        with np.errstate(all="ignore"):
+            return np.asarray(self.target.back.function(values))
+
+    def carried(self, interval: np.ndarray) -> np.ndarray:
+        """Limits (2, K) on the scale shown, swapped where `back` falls."""
+        interval = self.blank(interval)
+        if self.target.back is None:
+            return interval
+        ends = self.show(interval)
+        with np.errstate(all="ignore"):
+            falling = np.asarray(self.target.back.slope(self.observed)) < 0
+        ends[:, falling] = ends[::-1, falling]
+        return ends
+
+    def kept(self, values: np.ndarray, code: np.ndarray) -> np.ndarray:
+        """Values of the usable replicates as shown, in a row of their own each; nan rows for the others."""
+        out = np.full((len(code), values.shape[1]), np.nan)
+        out[code == 0] = self.show(values)
+        return out
+
+
+def question(target: Target, coef: np.ndarray, options: Common) -> Question:
+    """The question about coefficients (p,) with its null values."""
+    observed = target.value(coef)
+    shown, null, side = _null(target, options, observed)
+    if target.estimable is not None:
+        observed = np.where(target.estimable, observed, np.nan)
+    return Question(target=target, observed=observed, null=null, null_shown=shown, side=side)
