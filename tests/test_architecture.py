@@ -25,7 +25,7 @@ LAYERS: list[set[str]] = [
     {"design", "estimate"},
     {"explore", "assimilate", "generate"},
     {"infer"},
-    {"compare", "power"},
+    {"comparison", "power"},
     {"report"},
     {"fluent", "io"},
     {"causal"},
@@ -43,8 +43,8 @@ DOORS: dict[tuple[str, str], str] = {
 ANYWHERE = {"numpy", "scipy", "attrs", "attr"}
 ONLY_IN = {
     "polars": [
-        *("design/", "explore/", "assimilate/", "infer/", "report/", "causal/", "datasets/"),
-        *("fluent.py", "io.py", "compare.py", "power.py", "generate.py"),
+        *("design/", "explore/", "assimilate/", "infer/", "comparison/", "report/", "causal/", "datasets/"),
+        *("fluent.py", "io.py", "power.py", "generate.py"),
     ],
     "narwhals": ["design/data.py"],
     "joblib": ["estimate/many.py"],

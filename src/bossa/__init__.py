@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from .fluent import Model, model
     from .kernels.family import negbinomial, t
     from .kernels.seam import engine
+    from .report.comparison import compare
     from .report.export import table
     from .state.distributions import factor, groups, normal, uniform, values
 
@@ -30,6 +31,7 @@ _HOME = {
     "t": "kernels.family",
     "engine": "kernels.seam",
     "table": "report.export",
+    "compare": "report.comparison",
     "factor": "state.distributions",
     "groups": "state.distributions",
     "normal": "state.distributions",

@@ -140,7 +140,7 @@ def casewise_residuals(problem: Problem, fit: FitState) -> np.ndarray:
 
 
 def diagnostics(problem: Problem, fit: FitState) -> dict[str, float | int | None]:
-    """The fit in one row: n, df_model, df_resid, sigma, deviance, null_deviance, loglik, aic, bic, and
+    """The fit in one row: n, df_model, df_resid, sigma, deviance, null_deviance, loglik, aic, aicc, bic, and
 
     LM   rsquared, rsquared_adj, fstat, fstat_df1, fstat_df2, fstat_p_value  (weighted; about the mean only with an intercept, as R)
     LMM, GLMM  dispersion, pearson_chisq, rsquared_marginal, rsquared_conditional, icc, reml_criterion (Nakagawa's; see varying.shares)
@@ -159,6 +159,7 @@ def diagnostics(problem: Problem, fit: FitState) -> dict[str, float | int | None
         "loglik": fit.loglik,
         "npar": fit.npar,
         "aic": -2 * fit.loglik + 2 * fit.npar,
+        "aicc": _aicc(fit, n),
         "bic": -2 * fit.loglik + math.log(n) * fit.npar,
     }
     if is_linear(problem) and problem.design.random is None:
@@ -170,6 +171,12 @@ def diagnostics(problem: Problem, fit: FitState) -> dict[str, float | int | None
     if fit.null_deviance:
         row["rsquared_deviance"] = 1 - fit.deviance / fit.null_deviance
     return row
+
+
+def _aicc(fit: FitState, n: float) -> float | None:
+    """AIC corrected for few observations, None where there are too few.   Source: Hurvich & Tsai (1989)."""
+    k = fit.npar
+    return -2 * fit.loglik + 2 * k + 2 * k * (k + 1) / (n - k - 1) if n > k + 1 else None
 
 
 def _explained(problem: Problem, fit: FitState, n: float, rank: int, intercept: int) -> dict[str, float | int | None]:

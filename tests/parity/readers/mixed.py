@@ -239,7 +239,6 @@ def profile(case: Case) -> Iterator[Number]:
 
 
 pending(
-    ranova="ranova.*.*",
     vcov_rx="vcov_rx.matrix.*.*",
     variance_shares=("r2_nakagawa.var_fixed", "r2_nakagawa.var_random", "r2_nakagawa.var_residual"),
 )
