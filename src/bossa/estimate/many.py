@@ -11,7 +11,7 @@ time depends on it. A failed replicate is a row of nan with a code.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -135,3 +135,10 @@ def failures(draws: Draws) -> dict[str, int]:
     """How many replicates failed, by reason."""
     codes, counts = np.unique(draws.code[draws.code != 0], return_counts=True)
     return {REASONS[int(c)]: int(k) for c, k in zip(codes, counts)}
+
+
+def each(function: Callable[[Any], Any], items: Iterable[Any], n_jobs: int | None = None) -> Iterator[Any]:
+    """function(item) of every item, in order, under the user's joblib backend; both must pickle."""
+    from joblib import Parallel, delayed
+
+    yield from Parallel(n_jobs=n_jobs, return_as="generator")(delayed(function)(item) for item in items)
