@@ -388,7 +388,7 @@ def inverse_upper(upper: Floats) -> Floats:
     from scipy.linalg.lapack import dpotri
 
     made, _ = dpotri(upper, lower=0)
-    return symmetric(np.tril(made.T))
+    return symmetric(made.T)
 
 
 def times_factors(lay: Layout, X: Floats, T: Sequence[Floats]) -> None:

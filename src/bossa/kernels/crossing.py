@@ -20,6 +20,7 @@ from attrs import frozen
 from ..types import Floats, Ints
 
 DENSE_CELLS = 1_000_000  # up to this many cells N is one dense array
+MIRROR = 256  # rows mirrored at a time
 CHUNK_CELLS = 4_000_000  # cells of N made dense at a time
 PAIR_BYTES = 600_000_000  # memory that the list of co-occurring pairs may take
 PAIR_SECONDS, FLOP_SECONDS = 4e-9, 3e-11  # one pair gathered and scattered; one flop of a matrix product
@@ -66,12 +67,14 @@ def meeting(left: Ints, right: Ints, G: int, H: int) -> Meeting:
     return Meeting(pair=pair, left=met // H, right=met % H)
 
 
-def symmetric(lower: Floats) -> Floats:
-    """The full matrix of a lower triangle (zeros above), in place."""
-    diagonal = np.diag(lower).copy()
-    lower += lower.T
-    np.fill_diagonal(lower, diagonal)
-    return lower
+def symmetric(A: Floats) -> Floats:
+    """The lower triangle of A (D, D) mirrored above, in place and block by block."""
+    for start in range(0, len(A), MIRROR):
+        stop = min(start + MIRROR, len(A))
+        A[start:stop, stop:] = A[stop:, start:stop].T
+        own = np.tril(A[start:stop, start:stop])
+        A[start:stop, start:stop] = own + np.tril(own, -1).T
+    return A
 
 
 @frozen(eq=False)
@@ -159,9 +162,10 @@ class SparseCross:
                 out -= half.T @ half
             return out
         H = np.einsum("cag,cbg->abg", J, J)
-        lower = np.zeros(D * D)
+        lower = self.pairs[0, 0] @ np.ascontiguousarray(-H[0, 0])
         for (a, b), matrix in self.pairs.items():
-            lower -= matrix @ np.ascontiguousarray(H[a, b])
+            if b:
+                lower -= matrix @ np.ascontiguousarray(H[a, b])
         out = symmetric(lower.reshape(D, D))
         coo = self.square.tocoo()
         out[coo.row, coo.col] += coo.data
@@ -174,10 +178,11 @@ class SparseCross:
             for part, dense in self._chunks():
                 out[:, :, part] = np.einsum("agc,bgc->abg", (dense.reshape(-1, D) @ Y).reshape(dense.shape), dense)
             return out
-        halved = Y.copy()
-        halved.flat[:: D + 1] *= 0.5
+        diagonal = np.diag(Y).copy()
+        Y.flat[:: D + 1] *= 0.5  # a pair (c, c) is there once, (c, c′) stands for two
         for (a, b), matrix in self.pairs.items():
-            out[a, b] = out[b, a] = (2.0 if a == b else 1.0) * (matrix.T @ halved.ravel())
+            out[a, b] = out[b, a] = (2.0 if a == b else 1.0) * (matrix.T @ Y.ravel())
+        Y.flat[:: D + 1] = diagonal
         return out
 
     def up(self, vr: Floats) -> Floats:
