@@ -14,6 +14,11 @@ _HOME = {
     "particle_filter": "door",
     "assimilative_causal": "door",
     "assimilative_causal_particle": "door",
+    "batches": "stream",
+    "estimates": "stream",
+    "resume": "stream",
+    "discount": "drift",
+    "nig": "solve",
 }
 
 __all__ = sorted(_HOME)

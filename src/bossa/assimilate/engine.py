@@ -19,7 +19,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
-from attrs import evolve, field, frozen
+from attrs import evolve, frozen
 
 from ..kernels.kalman import LOG_2PI, Known, Step, known, look, smooth_back, walk
 from ..types import Floats
@@ -44,7 +44,10 @@ class Start:
 
 @frozen(kw_only=True, eq=False)
 class Scale:
-    """What is known of σ²: a number (`known`), or an inverse gamma prior (a, b); 0, 0: nothing.  plug: intervals take its estimate for it."""
+    """What is known of σ²: a number (`known`), or an inverse gamma prior (a, b); 0, 0: nothing.
+
+    plug  intervals take its estimate for it
+    """
 
     known: float | None = None
     a: float = 0.0
@@ -106,15 +109,14 @@ class Path:
     lag_V: Floats | None = None
     kish: Floats | None = None
     prior_weight: Floats | None = None
-    weight: Floats = field(factory=lambda: np.zeros(0))
 
 
 Source = Site | Callable[[Floats, Floats], Site]
 
 
 def gaps(sites: Sequence[Any], unit: float = 1.0) -> Floats:
-    """Time (T,) that passes before each batch; one unit before the first."""
-    times = np.array([s.time for s in sites], dtype=float)
+    """Time (T,) that passes before each batch: one unit before the first, none before one that is late."""
+    times = np.maximum.accumulate(np.array([s.time for s in sites], dtype=float))
     return np.diff(times, prepend=times[0] - unit) if len(times) else times
 
 
@@ -140,7 +142,7 @@ def run(sources: Sequence[Source], start: Start, motion: Motion, scale: Scale, d
         sites.append(site)
         per["s2_f"][t], per["df_f"][t] = tally.variance()
         if weights is not None:
-            weights.fade(state, motion, float(dt[t]))
+            weights.fade(backward(state, motion, float(dt[t])))
         U, d, rho2 = look(forecast.U, forecast.d, site.J, site.z) if len(site.z) else (forecast.U, forecast.d, 0.0)
         state = known(U, d) if len(site.z) else forecast
         alone = site.estimate
@@ -185,6 +187,18 @@ def moved(state: Known, motion: Motion, dt: float, tally: Tally) -> tuple[Known,
     U, d, step = walk(state.U, state.d, motion.root * math.sqrt(dt))
     tally.steps += step.logdet
     return known(U, d), step
+
+
+def backward(state: Known, motion: Motion, dt: float) -> Floats | float:
+    """B = (I + ΛQ)⁻¹, what a step does to Λm: (k, k), or a number."""
+    if motion.still or dt == 0:
+        return 1.0
+    if motion.discount is not None:
+        return motion.discount**dt
+    assert motion.root is not None
+    G = motion.root * math.sqrt(dt)
+    LG = state.U.T @ (state.U @ G)
+    return np.eye(len(state.d)) - LG @ np.linalg.solve(np.eye(G.shape[1]) + G.T @ LG, G.T)
 
 
 class Tally:
@@ -258,18 +272,12 @@ class Weights:
         self.kish: list[Floats] = []
         self.prior: list[Floats] = []
 
-    def fade(self, state: Known, motion: Motion, dt: float) -> None:
-        if motion.still or dt == 0:
-            return
-        if motion.discount is not None:
-            kept = motion.discount**dt
-            self.squares, self.own = self.squares * kept**2, self.own * kept
-            return
-        assert motion.root is not None
-        G = motion.root * math.sqrt(dt)
-        LG = state.U.T @ (state.U @ G)
-        B = np.eye(self.k) - LG @ np.linalg.solve(np.eye(G.shape[1]) + G.T @ LG, G.T)
-        self.squares, self.own = B @ self.squares @ B.T, B @ self.own
+    def fade(self, B: Floats | float) -> None:
+        """After a step: what each batch has told, seen from its far side."""
+        if isinstance(B, float):
+            self.squares, self.own = self.squares * B**2, self.own * B
+        else:
+            self.squares, self.own = B @ self.squares @ B.T, B @ self.own
 
     def add(self, Lambda: Floats, state: Known) -> None:
         self.squares = self.squares + np.einsum("ai,bi->iab", Lambda, Lambda)

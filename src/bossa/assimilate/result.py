@@ -13,6 +13,7 @@ import polars as pl
 from attrs import field, frozen
 
 from ..errors import NotYet, Refused
+from .codec import to_json
 
 
 def _read_only(values: Any) -> Any:
@@ -32,7 +33,8 @@ def path(optional: bool = False) -> Any:
 class AssimilationResult:
     """A filtered stream.
 
-    posterior_mean, posterior_sd   (T,) or (T, k)  after each batch;  posterior_ci (T, 2) or (T, k, 2), equal-tailed, level 1 − alpha
+    posterior_mean, posterior_sd   (T,) or (T, k)  after each batch (inf: a Student-t of at most 2 df)
+    posterior_ci    (T, 2) or (T, k, 2), equal-tailed, level 1 − alpha
     innovations     estimate of the batch minus its forecast;  innovation_sd  its forecast standard deviation
     gain            weight of the batch in the new mean;  ess  posterior precision in units of a typical batch (the median of those seen
                     so far);  ess_kish  (Σw)²/Σw² of the weights of the batches;  for particles ess is Kish's number of particles
@@ -41,6 +43,9 @@ class AssimilationResult:
     smoothed_mean, smoothed_sd     each state given all batches
     final_*         the state after the last batch: the prior, where there was none
     method          "kalman" | "particle" | …;  diagnostics: what was chosen and how well it went;  notes: in words
+    covariance      (T, k, k) after each batch (Student-t: the scale matrix), smoothed_covariance given all;  df (T,)
+    posterior       of the last state, None while something is undetermined;  target: the effect that is read, None: the coefficients
+    solution, state what was computed, and what the stream needs for its next batch;  extend: how it takes it
     """
 
     posterior_mean: np.ndarray = path()
@@ -70,6 +75,14 @@ class AssimilationResult:
     alpha: float = 0.05
     diagnostics: dict = field(factory=dict)
     notes: tuple[str, ...] = ()
+    df: np.ndarray | None = path(optional=True)
+    covariance: np.ndarray | None = path(optional=True)
+    smoothed_covariance: np.ndarray | None = path(optional=True)
+    solution: Any = None
+    state: Any = None
+    target: Any = None
+    posterior: Any = None
+    extend: Any = field(default=None, repr=False)
 
     @property
     def scalar(self) -> bool:
@@ -116,6 +129,33 @@ class AssimilationResult:
         columns["log_evidence"] = self.log_evidences
         made = {name: pl.Series(list(self.names) * T, dtype=pl.String) if name == "term" else each(v) for name, v in columns.items()}
         return pl.DataFrame(made)
+
+    def update(self, batch: Any, id: Any = None, time: Any = None) -> AssimilationResult:
+        """A new result with one more batch: a frame with the model's columns and the batch's id, or (estimate, standard error).
+
+        id, time  where the frame does not have them
+        """
+        if self.extend is None:
+            raise Refused(
+                f"a result of method {self.method!r} keeps no state.",
+                where="update()",
+                do="Use bossa.assimilate.estimates() or batches().",
+            )
+        return self.extend(self, batch, id, time)
+
+    def to_json(self) -> str:
+        """The stream as text that `bossa.assimilate.resume` takes up again, to the last bit."""
+        if self.state is None:
+            raise Refused(f"a result of method {self.method!r} keeps no state.", where="to_json()", do="Use bossa.assimilate.estimates().")
+        return to_json(self.state)
+
+    def compare(self, other: AssimilationResult) -> float:
+        """log Bayes factor of this stream's model against another's on the same batches."""
+        if not (np.isfinite(self.log_evidence) and np.isfinite(other.log_evidence)):
+            raise Refused("one of them has no evidence yet.", where="compare()", do="Give both proper priors, and batches of full rank.")
+        if self.batch != other.batch:
+            raise Refused("they have not seen the same batches.", where="compare()", do="Feed both the same.")
+        return self.log_evidence - other.log_evidence
 
     @property
     def z(self) -> np.ndarray:

@@ -61,10 +61,12 @@ def fingerprint(*arrays: Any) -> str:
     return digest.hexdigest()
 
 
-def gaussian_site(batch: Any, time: float, X: Floats, y: Floats, weights: Floats | None = None, freq: Floats | None = None) -> Site:
+def gaussian_site(
+    batch: Any, time: float, X: Floats, y: Floats, weights: Floats | None = None, freq: Floats | None = None, hash: str | None = None
+) -> Site:
     """The exact site of rows y ~ N(Xβ, σ²/w), counted freq times.
 
-    X (n, k), y (n,) with the offset taken off, weights and freq (n,) or None
+    X (n, k), y (n,) with the offset taken off, weights and freq (n,) or None;  hash: of the data, None: of these arrays
     """
     k = X.shape[1]
     W = weights if freq is None else freq if weights is None else weights * freq
@@ -73,7 +75,7 @@ def gaussian_site(batch: Any, time: float, X: Floats, y: Floats, weights: Floats
     R = triangular(X, W, y) if len(y) else np.zeros((0, k + 1))
     rss = float(R[k, k] ** 2) if len(R) > k else 0.0
     logc = 0.5 * (log_weights - n * LOG_2PI)
-    return Site(batch=batch, time=time, n=n, J=R[:k, :k], z=R[:k, k], rss=rss, logc=logc, hash=fingerprint(X, y, weights, freq))
+    return Site(batch=batch, time=time, n=n, J=R[:k, :k], z=R[:k, k], rss=rss, logc=logc, hash=hash or fingerprint(X, y, weights, freq))
 
 
 def estimate_site(batch: Any, time: float, estimate: Floats, vcov: Floats, n: float = 1.0) -> Site:
@@ -122,16 +124,13 @@ class Rows:
     offset: np.ndarray | None = array("n", optional=True)
     weights: np.ndarray | None = array("n", optional=True)
     freq: np.ndarray | None = array("n", optional=True)
+    hash: str = ""
 
     __attrs_post_init__ = check_axes
 
     @property
     def n(self) -> float:
         return float(len(self.y) if self.freq is None else self.freq.sum())
-
-    @property
-    def hash(self) -> str:
-        return fingerprint(self.X, self.y if self.offset is None else np.stack((self.y, self.offset)), self.weights, self.freq)
 
 
 def loglik_of(rows: Rows, family: Any, link: Any, beta: Floats) -> float:

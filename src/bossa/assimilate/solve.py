@@ -1,0 +1,434 @@
+"""What do the batches so far say? From a stream's state to its result: prior, σ, drift, filter, sweeps, mixture.
+
+Nothing here knows formulas or frames. `solve(state)` filters all sites again from the prior, in the order that counts, so a stream that is
+fed batch by batch, stored and taken up again, or told of a late batch, gives to the last bit what one run over everything gives.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import Any
+
+import numpy as np
+from attrs import evolve, field, frozen
+
+from ..errors import DataError, OptionError, Refused, UnknownOption
+from ..kernels.kalman import Known, filter_scalars, smooth_scalar
+from ..kernels.pooling import between_variance
+from ..state.distributions import Normal
+from ..state.fields import array
+from ..state.posterior import Posterior
+from ..types import Floats
+from .drift import Discount, mixed_evidence, mixed_moments, most_likely, nodes, posterior_weights, root_of
+from .engine import Motion, Path, Scale, Start, gaps, run
+from .sites import Rows, Site, laplace_site, rescaled, site_at
+
+
+@frozen
+class InverseGamma:
+    """σ² ~ IG(a, b): a prior worth 2a rows with variance b/a."""
+
+    a: float
+    b: float
+
+
+def nig(a: float, b: float) -> InverseGamma:
+    """A prior of σ²: sigma=nig(a, b) is worth 2a rows of variance b/a.
+
+    >>> nig(2, 8)
+    InverseGamma(a=2.0, b=8.0)
+    """
+    for name, value in (("a", a), ("b", b)):
+        number = isinstance(value, (int, float, np.integer, np.floating)) and not isinstance(value, bool)
+        if not number or not math.isfinite(value) or value <= 0:
+            raise OptionError(f"{name}={value!r} is not a positive number.", where="nig()")
+    return InverseGamma(float(a), float(b))
+
+
+@frozen(kw_only=True, eq=False)
+class Options:
+    """What a stream was told, resolved. See `bossa.assimilate.batches`.
+
+    mean, U   prior Uβ = U mean + e, of variances as given (U = 0 rows: flat);  flat: how many coefficients are
+    sigma     "nig" | "reml" | a number | InverseGamma;  sigma0: what a prior's sd is told in units of, None: from the first batch
+    drift     "none" | "ml" | "bayes" | Discount | Q (k, k)
+    order     "replay" | "append";  timed: `Site.time` is a time, not a place
+    """
+
+    mean: np.ndarray = array("k")
+    U: np.ndarray = array("k", "k")
+    flat: int
+    sigma: Any = "nig"
+    sigma0: float | None = None
+    drift: Any = "none"
+    order: str = "replay"
+    timed: bool = False
+    sweeps: int = 0
+    keep_rows: bool = False
+    between: Any = 0.0
+    alpha: float = 0.05
+
+
+@frozen(kw_only=True, eq=False)
+class AssimState:
+    """A stream so far: everything that a later batch needs.
+
+    kind     "lm" | "glm" | "estimates";  names (k,)
+    sites    in order of arrival;  rows: of each site, where they are kept
+    encoder, kept   how new rows become X;  by, time: columns of the batch's id and time;  response in the encoder's spec
+    chain    hash of all that has been told, each batch's on the last
+    """
+
+    kind: str
+    names: tuple[str, ...]
+    options: Options
+    sites: tuple[Site, ...] = ()
+    rows: tuple[Rows, ...] = ()
+    encoder: Any = None
+    kept: Any = None
+    by: str | None = None
+    time: str | None = None
+    chain: str = ""
+    schema: str = "bossa.assimilate/1"
+
+
+@frozen(kw_only=True, eq=False)
+class Solution:
+    """The path of a state, its sites in the order that counts, and what was chosen on the way."""
+
+    path: Path
+    sites: tuple[Site, ...]
+    start: Start
+    chosen: dict = field(factory=dict)
+    notes: tuple[str, ...] = ()
+
+
+def read_prior(prior: Any, names: tuple[str, ...], where: str) -> tuple[Floats, Floats, int]:
+    """Mean (k,), U (k, k) with UᵀU the prior precision, and how many coefficients are flat.
+
+    prior  None (flat) | normal(mean, sd) for every coefficient | {"x": normal(0, 1)} the others flat | a Posterior of these names
+    """
+    k = len(names)
+    if isinstance(prior, Posterior):
+        post = (prior.gaussian() if prior.cov is None else prior).marginal(names)
+        return np.asarray(post.mean), post.cov.whiten(np.eye(k)), int((np.abs(post.cov.whiten(np.eye(k))).max(axis=0) == 0).sum())
+    if prior is None:
+        return np.zeros(k), np.zeros((k, k)), k
+    if isinstance(prior, Normal):
+        prior = dict.fromkeys(names, prior)
+    if isinstance(prior, Mapping):
+        mean, U = np.zeros(k), np.zeros((k, k))
+        for name, one in prior.items():
+            if name not in names:
+                raise UnknownOption(name, names, where=f"{where} prior=", kind="coefficient")
+            if not isinstance(one, Normal) or one.per is not None:
+                raise OptionError(f"the prior of {name!r} is {one!r}.", where=where, do="Use bossa.normal(mean, sd).")
+            at = names.index(name)
+            mean[at], U[at, at] = one.mean, 1 / one.sd
+        return mean, U, k - len(prior)
+    raise OptionError(
+        f"prior={prior!r} is not a prior.", where=where, do="Use bossa.normal(0, 2.5), {'x': bossa.normal(0, 1)} or a posterior."
+    )
+
+
+def read_sigma(sigma: Any, where: str) -> Any:
+    """ "nig" | "reml" | number | InverseGamma, checked."""
+    if isinstance(sigma, InverseGamma):
+        return sigma
+    if isinstance(sigma, str):
+        if sigma.lower() not in ("nig", "reml"):
+            raise UnknownOption(sigma, ("nig", "reml"), where=where, kind="sigma")
+        return sigma.lower()
+    number = isinstance(sigma, (int, float, np.integer, np.floating)) and not isinstance(sigma, bool)
+    if not number or not math.isfinite(sigma) or sigma <= 0:
+        raise OptionError(
+            f"sigma={sigma!r} is not a positive number.", where=where, do="Use 'nig' (unknown), 'reml', nig(a, b) or a number."
+        )
+    return float(sigma)
+
+
+def ordered(state: AssimState) -> list[int]:
+    """Places of the sites in the order that counts: by time (or id) with order="replay", of arrival with "append"."""
+    index = list(range(len(state.sites)))
+    if state.options.order == "append":
+        return index
+    if state.options.timed:
+        return sorted(index, key=lambda i: state.sites[i].time)
+    ids = [s.batch for s in state.sites]
+    sortable = all(isinstance(b, str) for b in ids) or all(isinstance(b, (int, float)) for b in ids)
+    return sorted(index, key=ids.__getitem__) if sortable else index
+
+
+def solve(state: AssimState) -> Solution:
+    """Filter everything that the state holds."""
+    order, options = ordered(state), state.options
+    raw = [state.sites[i] for i in order]
+    steps = gaps(raw) if options.timed else np.ones(len(raw))
+    notes: list[str] = []
+    chosen: dict[str, Any] = {}
+    raw = _spread(raw, options, chosen, notes)
+    sigma = _sigma(raw, options, state.kind, notes)
+    start, scale = _start(raw, options, sigma, notes)
+    sites = [rescaled(s, scale.known) for s in raw] if scale.known is not None else raw
+    unit = float(np.median(steps[1:])) if len(steps) > 1 and np.median(steps[1:]) > 0 else 1.0
+    if options.timed and len(steps):
+        steps[0] = unit
+    if isinstance(options.drift, str) and options.drift in ("ml", "bayes") and len(sites):
+        path = _unknown_drift(sites, start, scale, steps / unit, options.drift, chosen, notes)
+    else:
+        path, _ = run(sites, start, motion_of(options.drift), scale, steps)
+    if sites and not all(s.exact for s in sites):
+        notes.append(
+            "approximate: each batch by Laplace's method" + (f", {options.sweeps} sweeps" if options.sweeps else " at its arrival")
+        )
+    return Solution(path=path, sites=tuple(sites), start=start, chosen=chosen, notes=tuple(notes))
+
+
+def motion_of(drift: Any) -> Motion:
+    """The motion of a drift that is given."""
+    if isinstance(drift, Discount):
+        return Motion(discount=drift.factor)
+    return Motion(root=root_of(drift)) if isinstance(drift, np.ndarray) else Motion()
+
+
+def _spread(sites: list[Site], options: Options, chosen: dict, notes: list[str]) -> list[Site]:
+    """The sites with the variance between batches added (scalar estimates)."""
+    if isinstance(options.between, float) and options.between == 0.0:
+        return sites
+    seen = [s for s in sites if len(s.z)]
+    v = np.array([1 / s.J[0, 0] ** 2 for s in seen])
+    y = np.array([s.z[0] / s.J[0, 0] for s in seen])
+    tau2 = options.between if isinstance(options.between, float) else between_variance(y, v, options.between)
+    chosen["tau2"] = tau2
+    notes.append(f"between batches: variance {tau2:.6g} added to each estimate's own")
+    out = []
+    for s in sites:
+        if len(s.z):
+            J = s.J / math.sqrt(1 + tau2 * s.J[0, 0] ** 2)
+            s = evolve(s, J=J, z=J[:, 0] * (s.z[0] / s.J[0, 0]), logc=s.logc + math.log(J[0, 0] / s.J[0, 0]))
+        out.append(s)
+    return out
+
+
+def _sigma(sites: list[Site], options: Options, kind: str, notes: list[str]) -> Any:
+    """σ as the engine takes it; a drift in absolute units needs a number."""
+    if kind != "lm":
+        return 1.0
+    sigma = options.sigma
+    if isinstance(options.drift, np.ndarray) and not isinstance(sigma, float):
+        rss, df = sum(s.rss for s in sites), sum(s.n - s.estimate.rank for s in sites)
+        if not sites:
+            return 1.0
+        if df <= 0 or rss <= 0:
+            what = "no batch has more rows than coefficients, so σ cannot be told from the drift."
+            raise Refused(what, where="drift=", do="Give sigma= a number, or use drift='bayes' or discount().")
+        sigma = math.sqrt(rss / df)
+        notes.append(
+            f"σ = {sigma:.6g}, pooled within batches ({df:.0f} df), taken as known because the drift is given in the response's units"
+        )
+    return sigma
+
+
+def _start(sites: list[Site], options: Options, sigma: Any, notes: list[str]) -> tuple[Start, Scale]:
+    """Prior and scale at σ = 1."""
+    k = len(options.mean)
+    size = 1.0
+    if isinstance(sigma, float):
+        scale = Scale(known=sigma)
+    else:
+        scale = Scale(a=sigma.a, b=sigma.b) if isinstance(sigma, InverseGamma) else Scale(plug=sigma == "reml")
+        if options.flat < k:
+            size = _sigma0(sites, options, sigma)
+            notes.append(f"σ is unknown: the prior's variance is told in units of it, V0 = sd²/{size:.6g}²")
+    U = options.U * size
+    proper = options.U.any(axis=0)
+    logdet = 0.0
+    if options.flat < k:
+        logdet = float(np.linalg.slogdet((U.T @ U)[np.ix_(proper, proper)])[1])
+    return Start(U=U, d=U @ options.mean, flat=options.flat, logdet=logdet), scale
+
+
+def _sigma0(sites: list[Site], options: Options, sigma: Any) -> float:
+    if options.sigma0 is not None:
+        return options.sigma0
+    if isinstance(sigma, InverseGamma):
+        return math.sqrt(sigma.b / sigma.a)
+    for s in sites:
+        df = s.n - s.estimate.rank
+        if df > 0 and s.rss > 0:
+            return math.sqrt(s.rss / df)
+    if not sites:
+        return 1.0
+    raise Refused(
+        "no batch has more rows than coefficients.", where="prior= with sigma='nig'", do="Give sigma0=, the residual sd you expect."
+    )
+
+
+def typical_variances(sites: Sequence[Site]) -> Floats:
+    """Median variance (k,) of each coefficient over the batches that determine it; over all together where none does."""
+    k = sites[0].J.shape[1]
+    each = np.array([np.diag(s.estimate.V) for s in sites if len(s.z)]).reshape(-1, k)
+    v = np.full(k, np.nan)
+    for j in range(k):
+        some = each[~np.isnan(each[:, j]), j]
+        if len(some):
+            v[j] = np.median(some)
+    if np.isnan(v).any():
+        mean = sum(s.J.T @ s.J for s in sites) / max(len(each), 1)
+        together = np.diag(np.linalg.pinv(mean))
+        v = np.where(np.isnan(v), together, v)
+    return v
+
+
+def _unknown_drift(sites: list[Site], start: Start, scale: Scale, dt: Floats, how: str, chosen: dict, notes: list[str]) -> Path:
+    """The path with q estimated or integrated out."""
+    v = typical_variances(sites)
+    base = Motion(root=np.diag(np.sqrt(v)))
+    if how == "ml":
+
+        def evidence(q: float) -> float:
+            if start.k == 1 and scale.known is not None and start.flat == 0:
+                return float(scalar_nodes(sites, start, v[0] * np.array([q]), dt)["evidence"][0, -1])
+            total = run(sites, start, base.scaled(q), scale, dt, smooth=False)[0].evidence
+            return float(total[-1])
+
+        if math.isnan(evidence(1.0)):
+            raise Refused(
+                "the batches do not determine all coefficients yet.", where="drift='ml'", do="Give a proper prior=, or more batches."
+            )
+        q, _, ratio, p = most_likely(evidence)
+        chosen |= {"q": q, "Q": q * v, "lr": ratio, "lr_p": p}
+        notes.append(
+            f"drift by maximum likelihood: Q = {q:.6g} × a batch's variance, taken as known; LR against none {ratio:.4g}, p {p:.4g}"
+        )
+        return run(sites, start, base.scaled(q), scale, dt)[0]
+    q, prior = nodes()
+    path, weights = mixture(sites, start, scale, base, v, q, prior, dt)
+    mean_q = float(weights[:, -1] @ q)
+    chosen |= {"q": mean_q, "Q": mean_q * v, "q_weights": weights[:, -1], "q_nodes": q}
+    notes.append(
+        f"drift integrated out: log Q ~ N(log(a batch's variance/10), 1.5²), {len(q)} nodes; "
+        f"posterior mean Q = {mean_q:.4g} × a batch's variance"
+    )
+    return path
+
+
+def scalar_nodes(sites: list[Site], start: Start, Q: Floats, dt: Floats) -> dict[str, Floats]:
+    """Paths of one number for many process variances at once.   Q (nodes,) → arrays (nodes, T)"""
+    y = np.array([s.z[0] / s.J[0, 0] if len(s.z) else np.nan for s in sites])
+    v = np.array([1 / s.J[0, 0] ** 2 if len(s.z) else 1.0 for s in sites])
+    U = float(start.U[0, 0])
+    path = filter_scalars(y[:, None], v[:, None], dt[:, None] * Q, float(start.d[0]) / U if U else 0.0, 1 / U**2 if U else math.inf)
+    smoothed, smoothed_var, lag = smooth_scalar(path)
+    made = {"mean": path.mean, "V": path.var, "mean_f": path.mean_f, "V_f": path.var_f, "smoothed": smoothed, "smoothed_V": smoothed_var}
+    made |= {"lag_V": lag, "gain": path.gain, "evidence": np.cumsum(path.loglik, axis=0)}
+    return {name: values.T for name, values in made.items()}
+
+
+def mixture(
+    sites: list[Site], start: Start, scale: Scale, base: Motion, v: Floats, q: Floats, prior: Floats, dt: Floats
+) -> tuple[Path, Floats]:
+    """The path averaged over q, and the weights (nodes, T) of the nodes after each batch."""
+    if start.k == 1 and scale.known is not None and start.flat == 0:
+        return _scalar_mixture(sites, start, v, q, prior, dt)
+    paths = [run(sites, start, base.scaled(value), scale, dt)[0] for value in q]
+    evidence = np.array([p.evidence for p in paths])
+    after = posterior_weights(prior, evidence)
+    before = np.column_stack((prior, after[:, :-1]))
+    s2, s2_f = np.array([p.s2 for p in paths]), np.array([p.s2_f for p in paths])
+
+    def spread(name: str, by: Floats) -> Floats:
+        return np.array([getattr(p, name) for p in paths]) * by[:, :, None, None]
+
+    mean, V = mixed_moments(after, np.array([p.mean for p in paths]), spread("V", s2))
+    mean_f, V_f = mixed_moments(before, np.array([p.mean_f for p in paths]), spread("V_f", np.nan_to_num(s2_f, nan=1.0)))
+    first = paths[0]
+    changes: dict[str, Any] = {"mean": mean, "V": V, "mean_f": mean_f, "V_f": V_f, "evidence": mixed_evidence(prior, evidence)}
+    if first.smoothed is not None:
+        final = np.repeat(after[:, -1:], after.shape[1], axis=1)
+        every = np.array([p.smoothed for p in paths])
+        last = np.repeat(s2[:, -1:], s2.shape[1], axis=1)
+        changes["smoothed"], changes["smoothed_V"] = mixed_moments(final, every, spread("smoothed_V", last))
+        changes["lag_V"] = None
+    if first.kish is not None:
+        changes["kish"] = np.einsum("qt,qtk->tk", after, np.array([p.kish for p in paths]))
+        changes["prior_weight"] = np.einsum("qt,qtk->tk", after, np.array([p.prior_weight for p in paths]))
+    typical = (before * s2_f).sum(axis=0)
+    changes["nis"] = (before * np.array([p.nis for p in paths]) / s2_f).sum(axis=0)
+    changes["own_V"] = first.own_V * np.where(np.isnan(typical), 1.0, typical)[:, None, None]
+    ones = np.where(np.isnan(first.s2), np.nan, 1.0), np.where(np.isnan(first.s2_f), np.nan, 1.0)
+    b = float(after[:, -1] @ np.array([p.b for p in paths]))
+    k = start.k
+    last_known = Known(mean[-1], V[-1], first.last.rank, np.full((k, k), np.nan), np.full(k, np.nan))
+    return evolve(first, **changes, s2=ones[0], s2_f=ones[1], b=b, last=last_known), after
+
+
+def _scalar_mixture(sites: list[Site], start: Start, v: Floats, q: Floats, prior: Floats, dt: Floats) -> tuple[Path, Floats]:
+    """`mixture` of one number with known σ: all nodes in one pass."""
+    p = scalar_nodes(sites, start, v[0] * q, dt)
+    path, _ = run(sites, start, Motion(), Scale(known=1.0), dt, smooth=False)
+    after = posterior_weights(prior, p["evidence"])
+    before = np.column_stack((prior, after[:, :-1]))
+    final = np.repeat(after[:, -1:], after.shape[1], axis=1)
+
+    def both(w: Floats, mean: str, variance: str) -> tuple[Floats, Floats]:
+        return mixed_moments(w, p[mean][:, :, None], p[variance][:, :, None, None])
+
+    mean, V = both(after, "mean", "V")
+    mean_f, V_f = both(before, "mean_f", "V_f")
+    smoothed, smoothed_V = both(final, "smoothed", "smoothed_V")
+    own = path.own[:, 0]
+    S = p["V_f"] + path.own_V[:, 0, 0]
+    kish, left = _kish(p["gain"])
+    changes: dict[str, Any] = {"mean": mean, "V": V, "mean_f": mean_f, "V_f": V_f, "smoothed": smoothed, "smoothed_V": smoothed_V}
+    changes["nis"] = np.where(path.seen, (before * (own - p["mean_f"]) ** 2 / S).sum(axis=0), 0.0)
+    changes["kish"], changes["prior_weight"] = (after * kish).sum(axis=0)[:, None], (after * left).sum(axis=0)[:, None]
+    changes["evidence"], changes["lag_V"] = mixed_evidence(prior, p["evidence"]), None
+    return evolve(path, **changes, last=Known(mean[-1], V[-1], 1, np.full((1, 1), np.nan), np.full(1, np.nan))), after
+
+
+def _kish(gain: Floats) -> tuple[Floats, Floats]:
+    """Kish's number of batches and the prior's weight (nodes, T)."""
+    first, second, prior = np.zeros(len(gain)), np.zeros(len(gain)), np.ones(len(gain))
+    out, left = np.empty_like(gain), np.empty_like(gain)
+    for t, K in enumerate(gain.T):
+        first, second, prior = (1 - K) * first + K, (1 - K) ** 2 * second + K * K, (1 - K) * prior
+        with np.errstate(invalid="ignore"):
+            out[:, t], left[:, t] = first**2 / second, prior
+    return out, left
+
+
+# ---------------------------------------------------------------- generalized linear models
+def linearised(rows: Sequence[Rows], state: AssimState, sites: Sequence[Site] = ()) -> AssimState:
+    """The state with the sites of new rows, each linearised where the stream stood when it came, then swept.
+
+    rows   of new batches, in order;  state: before them (its own sites stay as they are unless swept)
+    """
+    family, link = state.encoder.spec.family, state.encoder.spec.link
+    options = state.options
+    start, scale = _start([], options, 1.0, [])
+    motion = motion_of(options.drift) if not isinstance(options.drift, str) else Motion()
+    made: list[Any] = [*state.sites, *(partial(laplace_site, r, family, link) for r in rows)]
+    dt = gaps([*state.sites, *rows]) if options.timed else np.ones(len(made))
+    _, found = run(made, start, motion, scale, dt, smooth=False)
+    kept = (*state.rows, *rows) if options.keep_rows or options.sweeps else ()
+    state = evolve(state, sites=tuple(found), rows=kept)
+    for _ in range(options.sweeps):
+        if len(state.rows) < len(state.sites):
+            raise DataError("the rows of earlier batches are gone.", where="sweeps=", do="Start the stream with keep_rows=True.")
+        state = evolve(state, sites=tuple(swept(state, family, link)))
+    return state if options.keep_rows else evolve(state, rows=())
+
+
+def swept(state: AssimState, family: Any, link: Any) -> list[Site]:
+    """Every batch linearised again where all batches together place it."""
+    solution = solve(state)
+    path = solution.path.smoothed
+    if path is None:
+        raise Refused("the batches do not determine all coefficients.", where="sweeps=", do="Give a proper prior=.")
+    sites: list[Any] = [None] * len(state.sites)
+    for place, i in enumerate(ordered(state)):
+        sites[i] = site_at(state.rows[i], family, link, path[place])
+    return sites

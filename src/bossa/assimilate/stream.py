@@ -1,0 +1,428 @@
+"""Feed a model batch by batch: `batches` from a frame, `estimates` from numbers, `resume` from what was stored, `extend` by one more.
+
+Columns, levels and what transforms learnt are fixed when the stream begins; a level that appears later is an error unless it was declared
+(`levels=`). A batch is known by its id: the same rows again change nothing, other rows under the same id are an error.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+import polars as pl
+from attrs import evolve
+
+from ..design.data import as_frame
+from ..design.encode import encode
+from ..design.formula import make_spec, resolve
+from ..errors import DataError, NotYet, OptionError, Refused, UnknownColumn, UnknownOption
+from ..kernels.family import resolve_family
+from ..kernels.linalg import independent_columns
+from ..kernels.link import resolve_link
+from ..kernels.pooling import METHODS
+from ..state.provenance import hash_columns
+from ..state.target import Target
+from ..types import Floats
+from .codec import from_json
+from .door import number, share, variance
+from .drift import read_drift
+from .result import AssimilationResult
+from .sites import Rows, Site, estimate_site, gaussian_site
+from .solve import AssimState, Options, linearised, read_prior, read_sigma
+from .told import columns_read, told
+
+
+def batches(
+    formula: str,
+    data: Any,
+    *,
+    by: str,
+    time: str | None = None,
+    family: Any = "gaussian",
+    link: Any = None,
+    weights: str | None = None,
+    freq_weights: str | None = None,
+    offset: str | None = None,
+    contrasts: dict | None = None,
+    levels: dict | None = None,
+    prior: Any = None,
+    sigma: Any = "nig",
+    sigma0: float | None = None,
+    drift: Any = 0,
+    order: str = "replay",
+    sweeps: int = 0,
+    keep_rows: bool = False,
+    alpha: float = 0.05,
+) -> AssimilationResult:
+    """A model of `data`, learnt batch by batch.
+
+    by      column of the batch's id; batches count in its order, or in that of `time`
+    time    column of when: a number, or a date (in days); drift is then per unit of it
+    prior   None: nothing is known; bossa.normal(0, 2.5), or by coefficient {"x": bossa.normal(0, 1)}
+    sigma   "nig": unknown, Student-t posteriors; "reml": its estimate taken as known; nig(a, b); or a number
+    sigma0  the residual sd in whose units the prior is told when sigma is unknown; None: from the first batch that has one
+    drift   0 | process variance | {"x": 0.01} | "ml" | "bayes" (also True) | discount(0.95)
+    order   "replay": a late batch is put where it belongs; "append": batches count as they come
+    sweeps, keep_rows   generalized linear models: how often all batches are linearised again; rows kept for that
+
+    >>> from bossa import load_dataset
+    >>> from bossa.assimilate import batches
+    >>> batches("mpg ~ wt", load_dataset("mtcars"), by="gear").params["term"].to_list()
+    ['Intercept', 'wt']
+    """
+    where = "bossa.assimilate.batches()"
+    fixed = make_spec(formula, weights=weights, freq_weights=freq_weights, offset=offset, contrasts=contrasts, levels=levels)
+    family = resolve_family(family)
+    spec = evolve(fixed, family=family, link=resolve_link(family.canonical if link is None else link))
+    frame = as_frame(data)
+    encoder, design, used = encode(resolve(spec, frame), frame)
+    kept = independent_columns(design.X, design.total_weights)
+    state = begin(
+        encoder,
+        kept,
+        by=by,
+        time=time,
+        prior=prior,
+        sigma=sigma,
+        sigma0=sigma0,
+        drift=drift,
+        order=order,
+        sweeps=sweeps,
+        keep_rows=keep_rows,
+        alpha=share(alpha, where),
+        where=where,
+    )
+    return told(taken(state, used), None, extend)
+
+
+def begin(
+    encoder: Any,
+    kept: Any,
+    *,
+    by: str,
+    time: str | None,
+    prior: Any,
+    sigma: Any,
+    sigma0: Any,
+    drift: Any,
+    order: str,
+    sweeps: int,
+    keep_rows: bool,
+    alpha: float,
+    where: str,
+) -> AssimState:
+    """An empty stream of a model's batches.   encoder: of the model;  kept (P,): columns that rank allows"""
+    spec = encoder.spec
+    if spec.bars:
+        raise NotYet(
+            "batches of mixed models are not built yet.", where=where, do="Leave the random effects out, or add the group as a factor."
+        )
+    plain = spec.family.name == "gaussian" and spec.link.name == "identity"
+    if not plain and (spec.family.dispersion != "one" or spec.family.free or spec.family.logpdf is None):
+        what = f"family {spec.family.name!r} has a dispersion or shape to estimate, which streams of such batches do not have yet."
+        raise NotYet(what, where=where, do="Streams take gaussian, binomial and poisson models.")
+    if not plain and not (isinstance(sigma, str) and sigma == "nig"):
+        raise OptionError("sigma= is for linear models.", where=where, do="Leave it out.")
+    if order not in ("replay", "append"):
+        raise UnknownOption(order, ("replay", "append"), where=where, kind="order")
+    if isinstance(sweeps, bool) or not isinstance(sweeps, (int, np.integer)) or sweeps < 0:
+        raise OptionError(f"sweeps={sweeps!r} is not a whole number of at least 0.", where=where)
+    if plain and sweeps:
+        raise OptionError("sweeps= is for generalized linear models; a linear model is exact as it is.", where=where, do="Leave it out.")
+    if sigma0 is not None and variance(sigma0, "sigma0", where) == 0:
+        raise OptionError("sigma0=0 is not a residual sd.", where=where)
+    names = tuple(n for n, k in zip(encoder.columns, kept) if k)
+    mean, U, flat = read_prior(prior, names, where)
+    options = Options(
+        mean=mean,
+        U=U,
+        flat=flat,
+        sigma=read_sigma(sigma, where) if plain else 1.0,
+        sigma0=None if sigma0 is None else float(sigma0),
+        drift=read_drift(drift, names, where),
+        order=order,
+        timed=time is not None,
+        sweeps=int(sweeps),
+        keep_rows=keep_rows,
+        alpha=alpha,
+    )
+    kind = "lm" if plain else "glm"
+    return AssimState(kind=kind, names=names, options=options, encoder=encoder, kept=np.asarray(kept), by=by, time=time)
+
+
+def estimates(
+    estimates: Any,
+    standard_errors: Any = None,
+    *,
+    vcovs: Any = None,
+    names: Sequence[str] | None = None,
+    batch: Sequence[Any] | None = None,
+    time: Sequence[float] | None = None,
+    prior: Any = None,
+    drift: Any = 0,
+    between: Any = 0,
+    missing: str = "error",
+    order: str = "replay",
+    alpha: float = 0.05,
+) -> AssimilationResult:
+    """Assimilate estimates of one parameter (T,) with standard errors, or of k parameters (T, k) with covariances vcovs (T, k, k).
+
+    batch    ids, None: 0, 1, …;  time: when each was made, in any order
+    between  variance between batches beyond their errors: a number, "dl", "pm", "ml" or "reml" (random effects; one parameter)
+    missing  "error", or "skip": nan is a batch that was not seen
+    others   as in `batches`
+
+    >>> from bossa.assimilate import estimates
+    >>> estimates([0.45, 0.55], [0.10, 0.12]).final_mean.round(6)
+    0.490984
+    """
+    where = "bossa.assimilate.estimates()"
+    if missing not in ("error", "skip"):
+        raise UnknownOption(missing, ("error", "skip"), where=where, kind="missing")
+    y, V = _estimates_read(estimates, standard_errors, vcovs, missing == "skip", where)
+    T, k = y.shape
+    names = tuple(names) if names is not None else ("theta",) if k == 1 else tuple(f"theta[{i}]" for i in range(k))
+    if len(names) != k:
+        raise OptionError(f"{len(names)} names for {k} parameters.", where=where)
+    ids = list(range(T)) if batch is None else [plain_id(b, where) for b in batch]
+    times = list(range(T)) if time is None else [number(t, "time", where) for t in time]
+    if len(ids) != T or len(times) != T:
+        raise DataError(f"{T} estimates, {len(ids)} batch ids and {len(times)} times.", where=where, do="Give one of each.")
+    mean, U, flat = read_prior(prior, names, where)
+    options = Options(
+        mean=mean,
+        U=U,
+        flat=flat,
+        sigma=1.0,
+        drift=read_drift(drift, names, where),
+        order=order,
+        timed=True,
+        between=_between(between, k, where),
+        alpha=share(alpha, where),
+    )
+    if order not in ("replay", "append"):
+        raise UnknownOption(order, ("replay", "append"), where=where, kind="order")
+    state = AssimState(kind="estimates", names=names, options=options)
+    sites = [estimate_site(ids[t], float(times[t]), y[t], V[t]) for t in range(T)]
+    return told(added(state, sites), None, extend)
+
+
+def _between(value: Any, k: int, where: str) -> Any:
+    known = (*METHODS, "ml", "reml")
+    if isinstance(value, str):
+        if value.lower() not in known:
+            raise UnknownOption(value, known, where=where, kind="between")
+        value = value.lower()
+    else:
+        value = variance(value, "between", where)
+    if value and k > 1:
+        raise NotYet("between= is built for one parameter.", where=where, do="Assimilate the parameters one by one.")
+    return value
+
+
+def _estimates_read(y: Any, se: Any, vcovs: Any, skip: bool, where: str) -> tuple[Floats, Floats]:
+    """Estimates (T, k) and covariances (T, k, k), checked; nan rows where not seen."""
+    from_se = vcovs is None
+    if from_se == (se is None):
+        raise OptionError("give standard_errors= or vcovs=, one of the two.", where=where)
+    try:
+        array, spread = np.asarray(y, dtype=float), np.asarray(se if from_se else vcovs, dtype=float)
+    except (TypeError, ValueError):
+        raise DataError("estimates and their errors must be numbers.", where=where, do="Give one for each batch, of one length.") from None
+    if array.ndim == 1:
+        array = array[:, None]
+    if from_se and spread.ndim == 1:
+        spread = spread[:, None]
+    T, k = array.shape if array.ndim == 2 else (0, 0)
+    expected = (T, k) if from_se else (T, k, k)
+    if array.ndim != 2 or spread.shape != expected:
+        raise DataError(
+            f"estimates have shape {np.shape(y)} and their errors {spread.shape}.", where=where, do="Give one of each for each batch."
+        )
+    gone = np.isnan(array).any(axis=1) | np.isnan(spread).reshape(T, -1).any(axis=1)
+    if not skip or not gone.any():
+        gone = np.zeros(T, dtype=bool)
+    bad_y, bad_s = ~np.isfinite(array).all(axis=1) & ~gone, ~np.isfinite(spread).reshape(T, -1).all(axis=1) & ~gone
+    if from_se:
+        bad_s |= (~(np.nan_to_num(spread) > 0)).any(axis=1) & ~gone
+    for what, bad, values in (("estimate", bad_y, array), ("standard error" if from_se else "covariance", bad_s, spread)):
+        if bad.any():
+            i = int(np.argmax(bad))
+            do = "Leave the batch out, or missing='skip' for nan." if np.isnan(values[i]).any() else "It must be finite and positive."
+            raise DataError(f"the {what} of batch {i} (counting from 0) is {values[i].tolist()!r}.", where=where, do=do)
+    array = np.where(gone[:, None], np.nan, array)
+    V = np.array([np.diag(s**2) for s in spread]).reshape(T, k, k) if from_se else spread
+    return array, V
+
+
+# ---------------------------------------------------------------- taking batches in
+def taken(state: AssimState, frame: pl.DataFrame) -> AssimState:
+    """The state with the batches of a frame taken in."""
+    assert state.by is not None
+    parts = split(frame, state.by, state.time)
+    if state.kind == "glm":
+        rows = [_rows(state, id_, when, part) for id_, when, part in parts]
+        rows = [r for r in rows if not _told_before(state, r.batch, r.hash)]
+        return added(linearised(rows, state), [], [r.hash for r in rows]) if rows else state
+    return added(state, [_site(state, id_, when, part) for id_, when, part in parts])
+
+
+def added(state: AssimState, sites: Iterable[Site], hashes: Sequence[str] = ()) -> AssimState:
+    """The state with sites appended: ids checked, the chain carried on."""
+    chain = state.chain
+    known = list(state.sites)
+    for site in sites:
+        if not _told_before(evolve(state, sites=tuple(known)), site.batch, site.hash):
+            known.append(site)
+            chain = hashlib.sha256(f"{chain}{site.batch!r}{site.hash}".encode()).hexdigest()
+    for h in hashes:
+        chain = hashlib.sha256(f"{chain}{h}".encode()).hexdigest()
+    return evolve(state, sites=tuple(known), chain=chain)
+
+
+def _told_before(state: AssimState, batch: Any, hash_: str) -> bool:
+    for site in state.sites:
+        if site.batch == batch:
+            if site.hash == hash_:
+                return True
+            what = "this batch was taken in before, with other rows."
+            raise DataError(
+                what, where=f"batch {batch!r}", do="Give it an id of its own; a corrected batch needs the stream to begin again."
+            )
+    return False
+
+
+def plain_id(value: Any, where: str = "batch") -> Any:
+    """A batch's id as a number, a string or a bool: what JSON can hold; dates in ISO form."""
+    if isinstance(value, (bool, int, float, str)):
+        return value
+    if isinstance(value, np.generic):
+        return value.item()
+    if value is None:
+        raise DataError("the id of a batch is missing.", where=where, do="Leave those rows out, or give them an id.")
+    return str(value)
+
+
+def split(frame: pl.DataFrame, by: str, time: str | None) -> list[tuple[Any, float, pl.DataFrame]]:
+    """(id, time, rows) of each batch, in the order of `by`, or of `time`; a batch's time is its earliest."""
+    where = f"by={by!r}"
+    for column in (by, time):
+        if column is not None and column not in frame.columns:
+            raise UnknownColumn(column, frame.columns, where="by=" if column == by else "time=")
+    if frame.get_column(by).null_count():
+        raise DataError(f"{frame.get_column(by).null_count()} rows have no value.", where=where, do="Leave them out, or give them a batch.")
+    parts = []
+    for place, ((value,), part) in enumerate(sorted(frame.group_by([by], maintain_order=True), key=lambda item: item[0][0])):
+        when = float(place) if time is None else float(_times(part, time).min())
+        parts.append((plain_id(value, where), when, part))
+    return parts if time is None else sorted(parts, key=lambda part: part[1])
+
+
+def _times(frame: pl.DataFrame, time: str) -> Floats:
+    """The time column as numbers; dates and datetimes in days."""
+    series = frame.get_column(time)
+    if series.dtype == pl.Date:
+        values = series.cast(pl.Int32).cast(pl.Float64)
+    elif series.dtype == pl.Datetime:
+        values = series.cast(pl.Datetime("us")).cast(pl.Int64).cast(pl.Float64) / 86_400e6
+    elif series.dtype.is_numeric():
+        values = series.cast(pl.Float64)
+    else:
+        raise DataError(f"column {time!r} has type {series.dtype}.", where=f"time={time!r}", do="Use a number, a date or a datetime.")
+    out = values.to_numpy()
+    if not np.isfinite(out).all():
+        raise DataError(f"{int((~np.isfinite(out)).sum())} rows have no time.", where=f"time={time!r}")
+    return out
+
+
+def _columns(state: AssimState, frame: pl.DataFrame) -> dict[str, Any]:
+    """X, y, offset, weights, freq of a batch's complete rows."""
+    encoder = state.encoder
+    made = encoder.rows(frame)
+    y, weights = encoder.response(frame), encoder.prior_weights(frame)
+    freq = _times(frame, encoder.spec.freq_weights) if encoder.spec.freq_weights is not None else None
+    ok = made.ok & ~np.isnan(y)
+    for values in (weights, freq):
+        if values is not None:
+            ok &= np.nan_to_num(values) > 0
+    out = {"X": made.X[:, state.kept], "y": y, "offset": made.offset, "weights": weights, "freq": freq}
+    return {name: None if v is None else np.ascontiguousarray(v[ok]) for name, v in out.items()}
+
+
+def _site(state: AssimState, batch: Any, when: float, frame: pl.DataFrame) -> Site:
+    c = _columns(state, frame)
+    if not np.isfinite(c["y"]).all() or not np.isfinite(c["X"]).all():
+        raise DataError("a value is infinite.", where=f"batch {batch!r}", do="Leave those rows out.")
+    y = c["y"] if c["offset"] is None else c["y"] - c["offset"]
+    return gaussian_site(batch, when, c["X"], y, c["weights"], c["freq"], _hash(state, frame))
+
+
+def _rows(state: AssimState, batch: Any, when: float, frame: pl.DataFrame) -> Rows:
+    c = _columns(state, frame)
+    state.encoder.spec.family.check(c["y"], c["weights"], response=f"the response of batch {batch!r}")
+    return Rows(batch=batch, time=when, hash=_hash(state, frame), **c)
+
+
+def _hash(state: AssimState, frame: pl.DataFrame) -> str:
+    """Of the columns that the model reads, as `Provenance.verify` computes it."""
+    return hash_columns({name: frame.get_column(name) for name in columns_read(state.encoder) if name in frame.columns})
+
+
+def extend(result: AssimilationResult, batch: Any, id: Any = None, time: Any = None) -> AssimilationResult:
+    """The result with one more batch: a frame with the formula's columns and the id's, or (estimate, standard error or covariance).
+
+    id, time  for a frame without those columns, and for estimates
+    """
+    state = result.state
+    if state is None:
+        raise Refused(
+            f"a result of {result.method!r} keeps no state.", where="update()", do="Use bossa.assimilate.estimates() or batches()."
+        )
+    if state.kind == "estimates":
+        return told(_estimate_added(state, batch, id, time), result.target, extend)
+    frame = as_frame(batch)
+    if id is not None and state.by not in frame.columns:
+        frame = frame.with_columns(pl.lit(id).alias(state.by))
+    if time is not None and state.time is not None and state.time not in frame.columns:
+        frame = frame.with_columns(pl.lit(time).alias(state.time))
+    if state.by not in frame.columns:
+        raise UnknownColumn(str(state.by), frame.columns, where="assimilate(): the batch's id")
+    return told(taken(state, frame), result.target, extend)
+
+
+def _estimate_added(state: AssimState, batch: Any, id: Any, time: Any) -> AssimState:
+    where = "update()"
+    try:
+        estimate, spread = batch
+    except (TypeError, ValueError):
+        raise DataError("the batch is not a pair.", where=where, do="Give (estimate, standard error) or (estimates, covariance).") from None
+    k = len(state.names)
+    y, s = np.asarray(estimate, dtype=float).reshape(1, -1), np.asarray(spread, dtype=float)
+    y, V = _estimates_read(y, None if s.ndim == 2 else s.reshape(1, -1), s[None] if s.ndim == 2 else None, False, where)
+    if y.shape[1] != k:
+        raise DataError(f"{y.shape[1]} estimates for {k} parameters.", where=where)
+    last = max((s.time for s in state.sites), default=-1.0)
+    when = last + 1.0 if time is None else number(time, "time", where)
+    return added(state, [estimate_site(len(state.sites) if id is None else plain_id(id), when, y[0], V[0])])
+
+
+def resume(text: str) -> AssimilationResult:
+    """Take a stream up again from `result.to_json()`: the same to the last bit.
+
+    >>> from bossa.assimilate import estimates, resume
+    >>> r = estimates([0.45], [0.10])
+    >>> resume(r.to_json()).update((0.55, 0.12)).final_mean == r.update((0.55, 0.12)).final_mean
+    True
+    """
+    state = from_json(text)
+    if not isinstance(state, AssimState):
+        raise DataError("this is not a stored stream.", where="resume()", do="Give the text that .to_json() returned.")
+    return told(state, None, extend)
+
+
+def explored(result: AssimilationResult, target: Target) -> AssimilationResult:
+    """The same stream, read as an effect: any differentiable function of the coefficients."""
+    assert result.state is not None
+    return told(result.state, target, extend)

@@ -1,0 +1,236 @@
+"""A solved stream as a result: the coefficients, or any differentiable function of them, after each batch.
+
+For a target g, mean g(m_t), covariance J_t V_t J_tᵀ with J_t = ∂g/∂β at m_t: exact where g is linear.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from ..design.formula import data_names
+from ..errors import FitFailed
+from ..kernels import covop
+from ..kernels.intervals import f_tail, t_quantile
+from ..kernels.kalman import running_median
+from ..state.posterior import Posterior
+from ..state.provenance import Provenance, digest
+from ..state.target import Linear, Target
+from ..types import Floats
+from .result import AssimilationResult
+from .solve import AssimState, Solution, solve
+
+
+def told(state: AssimState, target: Target | None, extend: Any) -> AssimilationResult:
+    """Solve the state and write the result.   target: None: the coefficients;  extend: how the result takes a further batch"""
+    solution = solve(state)
+    p, T = solution.path, len(solution.sites)
+    names = state.names if target is None else row_names(target)
+    mean, V = seen_as(target, p.mean, p.V * _by(p.s2))
+    mean_f, V_f = seen_as(target, p.mean_f, p.V_f * _by(p.s2_f), at=p.mean)
+    own, own_V = seen_as(target, p.own, p.own_V * _by(p.s2_f), at=p.mean)
+    smoothed = smoothed_V = None
+    if p.smoothed is not None and p.smoothed_V is not None:
+        smoothed, smoothed_V = seen_as(target, p.smoothed, p.smoothed_V * (p.s2[-1] if T else 1.0))
+    nis = np.where(p.nis_df > 0, p.nis / p.s2_f, np.nan)
+    known_df = np.where(np.isnan(p.df_f), 1.0, p.df_f)
+    variance, forecast, alone = _diagonal(V), _diagonal(V_f), _diagonal(own_V)
+    scale = np.sqrt(variance)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        gain = 1 - variance / np.where(np.isnan(forecast), np.inf, forecast)
+        gain = np.where(np.isnan(variance), np.nan, gain)
+        p_nis = f_tail(nis / np.maximum(p.nis_df, 1), np.maximum(p.nis_df, 1), known_df)
+        reference = np.column_stack([running_median(column) for column in alone.T]) if T else alone
+        ess = reference / variance
+    widen = _inflation(p.df)
+    scalar = len(names) == 1
+    last = _last(state, solution, target, names)
+    shape = _squeezed if scalar else _same
+    kish = p.kish if target is None and p.kish is not None else None
+    with np.errstate(invalid="ignore"):
+        innovation_sd = np.sqrt(forecast + alone)
+    return AssimilationResult(
+        posterior_mean=shape(mean),
+        posterior_sd=shape(scale * widen[:, None]),
+        posterior_ci=shape(_limits(mean, scale, p.df, state.options.alpha)),
+        innovations=shape(own - mean_f),
+        innovation_sd=shape(innovation_sd),
+        gain=shape(gain),
+        ess=shape(ess),
+        ess_kish=None if kish is None else shape(kish),
+        nis=nis,
+        nis_df=p.nis_df,
+        p_nis=np.where(p.nis_df > 0, p_nis, np.nan),
+        log_evidences=p.evidence,
+        smoothed_mean=None if smoothed is None else shape(smoothed),
+        smoothed_sd=None if smoothed_V is None else shape(np.sqrt(_diagonal(smoothed_V)) * (widen[-1] if T else 1.0)),
+        smoothed_ci=None if smoothed is None else shape(_limits(smoothed, np.sqrt(_diagonal(smoothed_V)), p.df[-1:], state.options.alpha)),
+        final_mean=last["mean"][0] if scalar else last["mean"],
+        final_sd=last["sd"][0] if scalar else last["sd"],
+        final_ci=last["ci"][0] if scalar else last["ci"],
+        log_evidence=float(p.evidence[-1]) if T else 0.0,
+        method="kalman" if state.kind != "glm" else "laplace",
+        names=names,
+        batch=tuple(s.batch for s in solution.sites),
+        time=tuple(s.time for s in solution.sites) if state.options.timed else None,
+        n=np.array([s.n for s in solution.sites]),
+        alpha=state.options.alpha,
+        diagnostics=solution.chosen | {"n_batches": T, "n": float(sum(s.n for s in solution.sites)), "chain": state.chain},
+        notes=solution.notes,
+        df=p.df,
+        covariance=V,
+        smoothed_covariance=smoothed_V,
+        solution=solution,
+        state=state,
+        target=target,
+        posterior=last["posterior"],
+        extend=extend,
+    )
+
+
+def _same(x: Any) -> Any:
+    return x
+
+
+def _squeezed(x: Any) -> Any:
+    return x[:, 0]
+
+
+def _by(s2: Floats) -> Floats:
+    return s2[:, None, None]
+
+
+def _diagonal(V: Any) -> Floats:
+    return np.einsum("tii->ti", V)
+
+
+def _inflation(df: Floats) -> Floats:
+    """Standard deviation over scale of Student-t's."""
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return np.where(np.isinf(df), 1.0, np.where(df > 2, np.sqrt(df / (df - 2)), np.where(np.isnan(df), np.nan, np.inf)))
+
+
+def _limits(mean: Floats, scale: Floats, df: Floats, alpha: float) -> Floats:
+    """(T, k, 2)."""
+    width = t_quantile(1 - alpha / 2, df)[:, None] * scale
+    return np.stack((mean - width, mean + width), axis=-1)
+
+
+def seen_as(target: Target | None, mean: Floats, V: Floats, at: Floats | None = None) -> tuple[Floats, Floats]:
+    """Means (T, K) and covariances (T, K, K) of the target; nan where the coefficients are.   at (T, k): where to linearise, None: mean"""
+    if target is None:
+        return mean, V
+    K = len(target.labels)
+    out, spread = np.full((len(mean), K), np.nan), np.full((len(mean), K, K), np.nan)
+    fixed = target.jacobian(np.zeros(mean.shape[1])) if is_linear(target) else None
+    for t, m in enumerate(mean):
+        if np.isnan(m).any():
+            continue
+        where = m if at is None or np.isnan(at[t]).any() else at[t]
+        J = target.jacobian(where) if fixed is None else fixed
+        out[t], spread[t] = target.value(m), J @ V[t] @ J.T
+    return out, spread
+
+
+def is_linear(target: Target) -> bool:
+    """Is the target L β + c, whatever β?"""
+    return all(isinstance(step, Linear) for step in target.steps)
+
+
+def row_names(target: Target) -> tuple[str, ...]:
+    """One name for each row of a target, from its labels."""
+    return tuple(", ".join(str(v) for v in row) for row in target.labels.iter_rows())
+
+
+def _last(state: AssimState, solution: Solution, target: Target | None, names: tuple[str, ...]) -> dict[str, Any]:
+    """The last state (the prior, where no batch was seen) and its posterior."""
+    p, options = solution.path, state.options
+    T, k = len(solution.sites), len(state.names)
+    s2, df = (p.s2[-1], p.df[-1]) if T else (_prior_scale(options.sigma))
+    mean, V = p.last.mean, p.last.V * s2
+    if target is not None:
+        mean, V = (a[0] for a in seen_as(target, mean[None], V[None]))
+    scale = np.sqrt(np.diag(V))
+    dfs = np.array([df])
+    out: dict[str, Any] = {"mean": mean, "sd": scale * _inflation(dfs)[0], "ci": _limits(mean[None], scale[None], dfs, options.alpha)[0]}
+    out["posterior"] = None
+    if np.isnan(V).any() or not k:
+        return out
+    student = math.isfinite(df)
+    prior = None
+    if options.flat == 0 and options.U.any() and target is None:
+        size = options.sigma0 if student and options.sigma0 else 1.0
+        prior = Posterior(names=state.names, mean=options.mean, cov=covop.from_root(np.linalg.inv(options.U) / size))
+    out["posterior"] = Posterior(
+        names=names,
+        mean=mean,
+        cov=covop.from_matrix((V + V.T) / 2),
+        kind="student_t" if student else "gaussian",
+        df=float(df) if student else None,
+        sigma=math.sqrt(s2) if student and target is None else None,
+        prior=None if student else prior,
+        log_evidence=float(p.evidence[-1]) if T and options.flat == 0 else None,
+        provenance=_provenance(state, solution),
+        back=None if target is None else target.back,
+        notes=solution.notes,
+    )
+    return out
+
+
+def _prior_scale(sigma: Any) -> tuple[float, float]:
+    """σ² and degrees of freedom before any batch; nan where nothing is known of σ."""
+    if isinstance(sigma, float):
+        return 1.0, math.inf
+    if isinstance(sigma, str):
+        return math.nan, math.nan
+    return sigma.b / sigma.a, 2 * sigma.a
+
+
+def columns_read(encoder: Any) -> tuple[str, ...]:
+    """The columns of the data that a model reads: response, terms, weights, counts, offset."""
+    spec = encoder.spec
+    names = [str(n) for n in data_names(spec.response)] if spec.response is not None else []
+    names += list(encoder.variables)
+    names += [n for n in (spec.weights, spec.freq_weights, spec.offset) if n is not None]
+    return tuple(dict.fromkeys(names))
+
+
+def _provenance(state: AssimState, solution: Solution) -> Provenance:
+    encoder = state.encoder
+    if encoder is None:
+        model, identity = "bossa.assimilate/estimates", digest(list(state.names))
+        read: tuple[str, ...] = ()
+    else:
+        spec = encoder.spec
+        kind = f"bossa.{state.kind}/{spec.family.name}-{spec.link.name}"
+        model = f"{kind}: {spec.formula}"
+        read = columns_read(encoder)
+        identity = digest([kind, spec.formula, list(encoder.columns), [bool(x) for x in state.kept], list(read)])
+    options = state.options
+    drift = options.drift if isinstance(options.drift, (str, np.ndarray)) else repr(options.drift)
+    J = -float(solution.path.evidence[-1]) if solution.sites and not math.isnan(solution.path.evidence[-1]) else None
+    return Provenance(
+        forward_model_id=model,
+        forward_model_hash=identity,
+        obs_ops_used=tuple(str(s.batch) for s in solution.sites),
+        n_iter=len(solution.sites),
+        J_star=J,
+        cov_op_hash=digest(
+            [options.mean, options.U, options.sigma if isinstance(options.sigma, (str, float)) else repr(options.sigma), drift]
+        ),
+        data_hash={str(s.batch): s.hash for s in solution.sites},
+        data_columns=read,
+        adapter="assim",
+        parent_hash=state.chain or None,
+    )
+
+
+def require_posterior(result: AssimilationResult) -> Posterior:
+    """The posterior, or an error that says what is undetermined."""
+    if result.posterior is None:
+        raise FitFailed(
+            "the batches so far do not determine every coefficient.", where="posterior", do="Give a proper prior=, or more batches."
+        )
+    return result.posterior
