@@ -22,6 +22,7 @@ from .infer import infer
 from .infer.joint import joint_hypothesis
 from .kernels.family import resolve_family
 from .kernels.link import resolve_link
+from .power import power_frame, settings_of
 from .report import equation, explain, html, summary, table, text
 from .state.design import FitOptions, Problem
 from .state.fit import FitState
@@ -57,6 +58,8 @@ def model(
     contrasts     {"g": "treatment" | "sum" | "helmert" | "poly" | "sequential" | array (levels, columns)}
     levels        {"g": ["b", "a"]}: order, the first is the reference
     method        "ols" (LM), "reml" | "ml" (LMM), "ml" (GLM, GLMM); None: the first of these that applies
+    prior         bossa.normal(0, 2.5), {"x": bossa.normal(0, 1)} or the .posterior of another fit; `.fit()` then gives the most probable
+                  coefficients and their posterior standard errors
     missing       "drop": rows with a missing value in any column used are left out, and said; "error": refused
     env           {"name": function or value} that the formula may use
 
@@ -76,9 +79,7 @@ def model(
     )
     family = resolve_family(family)
     link = resolve_link(family.canonical if link is None else link)
-    if prior is not None:
-        raise NotYet("prior= is not built yet.", where="model()", do="Fit without it.")
-    spec = evolve(spec, family=family, link=link, method=_method(method, spec, family, link))
+    spec = evolve(spec, family=family, link=link, method=_method(method, spec, family, link), prior=prior)
     if data is None:
         return Model(spec=spec)
     frame = as_frame(data)
@@ -251,27 +252,41 @@ class Model:
         coef: dict | None = None,
         sigma: Any = None,
         default: float | None = None,
+        power: int | None = None,
+        how: str | None = None,
+        alpha: float | None = None,
+        options: dict | None = None,
+        design: str | None = None,
+        n_jobs: int | None = None,
         **columns: Any,
-    ) -> Model:
+    ) -> Any:
         """New responses: from the fit, or with `coef=` from nothing: data as the formula and the assumed parameters would have them.
 
         nsim     responses, one column each in `.simulations`;  seed: as `numpy.random.default_rng` takes it
         varying  after a fit "fitted" (default) or "sample" random effects; from nothing {"s": {"sd": {"Intercept": 1, "x": 0.5}}}
         n, coef, sigma, default   rows, {coefficient: value}, residual standard deviation, value of coefficients not named
         columns  x=normal(0, 1), g=factor("a", "b"), s=groups(30), an array, a number; with data, its own columns stand
+        power    replicates: returns a frame of rejection rates, bias and coverage by coefficient, one block of rows for each combination
+                 of what is a list in n, coef, sigma, columns; tested by `how`, `options` as in infer() at level `alpha`;
+                 design "new" (default): columns drawn anew in every replicate, or "fixed"
 
         >>> from bossa import model, normal
         >>> model("y ~ x").simulate(n=50, coef={"Intercept": 0, "x": 0.5}, sigma=1, x=normal(), seed=1).fit().params.height
         2
         """
+        study = {"power": power, "how": how, "alpha": alpha, "options": options, "design": design, "n_jobs": n_jobs}
+        settings = settings_of(study)
         if coef is None:
-            generate.refuse_parts(self.spec, {"n": n, "sigma": sigma, "default": default, **columns}, self.fit_state)
+            given = {"n": n, "sigma": sigma, "default": default, "power": power, **columns}
+            generate.refuse_parts(self.spec, given, self.fit_state)
             problem, fit = self._fitted("simulations")
             kind = "fitted" if varying is None else varying
             return self._then(focus=simulate.simulate(problem, fit, nsim, seed=seed, varying=kind))
         recipe = generate.Recipe(
             spec=self.spec, coef=coef, default=default, sigma=sigma, varying=varying, columns=columns, data=self.data, n=n
         )
+        if power is not None:
+            return power_frame(recipe, settings, seed)
         simulate.check_nsim(nsim)
         data, state = generate.generated(recipe, nsim, seed)
         return self._then(spec=resolve(self.spec, data), data=data, focus=state)
@@ -288,7 +303,7 @@ class Model:
             missing=self.spec.missing,
             env=dict(self.spec.env),
         )
-        changed = evolve(changed, family=self.spec.family, link=self.spec.link)
+        changed = evolve(changed, family=self.spec.family, link=self.spec.link, prior=self.spec.prior)
         changed = evolve(changed, method=_method(None, changed, changed.family, changed.link))
         return self._then(spec=changed if self.data is None else resolve(changed, self.data))
 

@@ -40,6 +40,8 @@ from .types import Floats
 class Recipe:
     """What the user assumes.
 
+    A list where one value belongs is gone through by `power`.
+
     coef     {name: value} by coefficient name;  default: of those not named (None: an error)
     sigma    residual standard deviation, √φ; None where the family has none
     varying  {grouping factor: standard deviations and correlations, or a covariance matrix}
@@ -47,13 +49,13 @@ class Recipe:
     """
 
     spec: Spec
-    coef: Mapping[str, float]
+    coef: Mapping[str, Any]
     default: float | None = None
-    sigma: float | None = None
+    sigma: Any = None
     varying: Mapping[str, Any] | None = None
     columns: Mapping[str, Any]
     data: pl.DataFrame | None = None
-    n: int | None = None
+    n: Any = None
 
 
 @frozen(kw_only=True, eq=False)
