@@ -19,7 +19,7 @@ import warnings
 from typing import Any
 
 import numpy as np
-from attrs import frozen
+from attrs import evolve, frozen
 
 from ..errors import BoundaryWarning, ConvergenceWarning, FitFailed, NotYet, OptionError, Refused, SeparationWarning
 from ..kernels import blocks
@@ -29,6 +29,7 @@ from ..kernels.irls import Control, Rows
 from ..kernels.linalg import inverse_spd
 from ..kernels.pirls import Mixed
 from ..kernels.response import FREE_SCALE, KNOWN_FAMILIES, THIRD, make_response
+from ..kernels.shapes import THETA_RANGE
 from ..kernels.systems import system
 from ..state.design import Problem
 from ..state.fit import FitState, Outcome
@@ -37,12 +38,11 @@ from . import random
 from .glm import _coordinates, _maximise
 from .lm import dropped_note
 from .lmm import rows_and_counts
-from .marginal import TOL, Maximum, Search, determined, first_shape, first_theta, maximum, pseudo_inverse
+from .marginal import POISSON_LIKE, TOL, Maximum, Search, determined, first_shape, first_theta, maximum, pseudo_inverse
 from .registry import estimator
 from .separated import explanation
 
 MAX_ITER = 200
-POISSON_LIKE = 1e5  # θ of the negative binomial from which it is Poisson
 HUGE_SD = 20.0  # of a binomial random effect, on the linear predictor: nearly all its groups have one outcome
 
 
@@ -87,9 +87,24 @@ def fit_glmm(problem: Problem) -> FitState:
     with np.errstate(all="ignore"):
         x, direction = _start(problem, prepared, search)
         end = maximum(search, x, tol, max_iter)
+        if end is not None and problem.family.free:
+            search, end = _unless_poisson(search, end, tol, max_iter)
         if end is None:
             raise _no_start(problem)
         return _state(problem, prepared, search, end, direction)
+
+
+def _unless_poisson(search: Search, end: Maximum, tol: float, max_iter: int) -> tuple[Search, Maximum]:
+    """The search without θ and its end, where θ runs to infinity: it is large beside the means, and without it nothing is lost."""
+    mode = end.point.marginal.mode
+    if end.point.x[-1] < math.log(1e3 * max(1.0, float(mode.at.mu.mean()))):
+        return search, end
+    r = search.model.response
+    response = make_response(POISSON, r.link, r.y, r.prior, r.count)
+    made = Search(evolve(search.model, response=response), search.nagq)
+    made.beta, made.u = mode.beta, mode.u
+    poisson = maximum(made, end.point.x[:-1], tol, max_iter)
+    return (search, end) if poisson is None or poisson.point.criterion > end.point.criterion + 1e-6 else (made, poisson)
 
 
 def prepare(problem: Problem) -> Prepared:
@@ -232,7 +247,7 @@ def _state(problem: Problem, prepared: Prepared, search: Search, end: Maximum, d
     eta, mu, working = (np.empty(design.n) for _ in range(3))
     eta[s.order], mu[s.order], working[s.order] = mode.eta, mode.at.mu, s.each(mode.at.expected * phi)
     each, total = family.deviance(design.y, mu), design.total_weights
-    npar = len(coef) + search.t + search.shaped
+    npar = len(coef) + search.t + (search.shaped or bool(problem.family.free))
     outcome = _outcome(problem, prepared, end, trusted, direction, aux)
     return FitState(
         estimator="glmm",
@@ -254,16 +269,22 @@ def _state(problem: Problem, prepared: Prepared, search: Search, end: Maximum, d
         aux=aux,
         outcome=outcome,
         notes=(*dropped_note(design, prepared.kept), *_notes(search, problem), *prepared.notes),
-        engine=MixedEngine(x, end.hessian, vcov_rx, _conditional_sd(s, mode.factor.covariances()), search.nagq),
+        engine=MixedEngine(
+            x if npar - len(coef) - search.t == search.shaped else np.append(x, POISSON_LIKE),
+            end.hessian,
+            vcov_rx,
+            _conditional_sd(s, mode.factor.covariances()),
+            search.nagq,
+        ),
     )
 
 
 def _shape(problem: Problem, search: Search, x: Floats) -> tuple[Any, float, dict[str, float]]:
     """The family at its estimated shape, φ, and what was estimated by name."""
     family = problem.family
-    if not search.shaped:
+    if not search.shaped and not family.free:
         return family, 1.0, dict(family.aux)
-    value = math.exp(float(x[-1]))
+    value = math.exp(float(x[-1])) if search.shaped else THETA_RANGE[1]
     if family.free:
         return family.fitted({"theta": value}), 1.0, {"theta": value}
     return family, value, {}
@@ -289,7 +310,7 @@ def _notes(search: Search, problem: Problem) -> tuple[str, ...]:
     if not search.model.response.natural:
         kind = "observed information, as glmmTMB" if search.model.observed else "expected information, as lme4"
         said += f" ({kind})"
-    if search.shaped:
+    if search.shaped or problem.family.free:
         said += "; the dispersion is a maximum likelihood estimate"
     return (said,)
 
@@ -333,7 +354,7 @@ def _verdict(
             "Simplify the random effects; intervals by how='boot' or 'profile' do not need the curvature.",
             ConvergenceWarning,
         )
-    if problem.family.free and aux["theta"] >= POISSON_LIKE:
+    if problem.family.free and aux["theta"] == THETA_RANGE[1]:
         message = "Given the random effects the counts are no more dispersed than Poisson: θ runs to infinity."
         more, do = random.boundary_words(names) if names else ("", "")
         return "boundary", f"{message} {more}".strip(), f"Use family='poisson': it is this fit without θ. {do}".strip(), BoundaryWarning
@@ -349,8 +370,7 @@ def _verdict(
 def _factors(end: Maximum, prepared: Prepared) -> Any:
     """(grouping, T, root mean square of each column of Z) of each grouping."""
     lay = prepared.model.system.lay
-    start = len(end.point.x) - lay.t - prepared.model.response.shaped
-    for g, T in zip(lay.groupings, blocks.factors(lay, end.point.x[start : start + lay.t])):
+    for g, T in zip(lay.groupings, blocks.factors(lay, end.theta)):
         yield g, T, np.sqrt(np.square(g.Z).mean(axis=1))
 
 

@@ -30,6 +30,7 @@ TOL = 1e-10  # gᵀH⁻¹g where the search ends: 1e-5 standard errors; the Newt
 DIFFERENCE = 3e-4  # step of the Hessian's differences, in standard errors
 ONE_STEP = 1e-3  # `Mixed.nearly` for them
 BATCH_CELLS = 20_000  # rows × parameter sets evaluated together
+POISSON_LIKE = math.log(1e6)  # log θ of the negative binomial at which the search ends: it is Poisson
 SAME = 0.1  # change of D
 FLAT = 1e-7  # curvature, relative to its expected size, below which D does not depend on a direction of x
 SADDLE = 1e-4  # negative curvature, on the same scale, from which the search goes on
@@ -49,12 +50,14 @@ class Point:
 class Maximum:
     """Where the search ended.
 
+    theta      (t,)
     hessian    (m, m) of D in x by differences of the gradient; nan where that failed
     scale      (m,)   square roots of the expected Hessian's diagonal: 1/scale is about a standard error / √2
     gain       gᵀH⁻¹g before the last Newton step
     """
 
     point: Point
+    theta: Floats
     hessian: Floats
     scale: Floats
     gain: float
@@ -73,7 +76,7 @@ class Search:
         self.u = model.system.zero()
         self.nodes = hermite(nagq) if nagq > 1 else None
         self.constant = 0.0 if self.shaped else float(model.system.total(constants(model.response)))
-        self.evaluations = 0
+        self.evaluations, self.limit = 0, math.inf
         self.known: tuple[float, Floats] | None = None
 
     @property
@@ -85,12 +88,22 @@ class Search:
         return np.concatenate(([] if self.joint else self.beta, theta, [] if shape is None else [shape]))
 
     def __call__(self, x: Floats) -> Point | None:
-        """The point at x; from the modes at hand, or from 0 where these do not lead there; None where D cannot be computed."""
+        """The point at x; from the modes at hand, or from 0 where these do not lead there.
+
+        None where D cannot be computed, or the evaluations allowed are used up.
+        """
+        if self.evaluations >= self.limit:
+            return None
         self.evaluations += 1
+        beyond = bool(self.model.response.family.free) and x[-1] > POISSON_LIKE
+        if beyond:
+            x = np.append(x[:-1], POISSON_LIKE)
         for u in (self.u, self.model.system.zero()):
             made = self.marginal(x, u)
             if bool(made.mode.arrived.all()) and np.isfinite(made.deviance) and bool(np.isfinite(made.gradient).all()):
                 self.u, self.beta = made.mode.u, made.mode.beta
+                if beyond:
+                    made.gradient[-1] = 0.0
                 return Point(x, float(made.deviance) - 2.0 * self.constant_at(x), made.gradient, made)
         return None
 
@@ -118,9 +131,16 @@ class Search:
             B[: self.p, : self.p] = 2.0 * mode.mover.reduced(model.XT)
         B[self.theta, self.theta] = theta_information(model, mode.mover.w, point.x[self.theta])
         if self.shaped:
-            B[-1, -1] = float(model.system.total(model.response.count))
-        self.known = (point.criterion, B)
+            B[-1, -1] = float(model.system.total(model.response.count * self.spread_share(point)))
+        self.known = None if self.model.response.family.free else (point.criterion, B)
         return B
+
+    def spread_share(self, point: Point) -> Any:
+        """(μ/(μ + θ))² of the negative binomial: the part of the variance that θ makes; 1 for the others."""
+        if not self.model.response.family.free:
+            return 1.0
+        mu = point.marginal.mode.at.mu
+        return np.square(mu / (mu + math.exp(min(float(point.x[-1]), POISSON_LIKE))))
 
     def slopes_at(self, point: Point, places: Floats) -> Floats:
         """Gradients (B, m) at places (B, m) near `point`, many at once where rows are few; nan where one cannot be computed."""
@@ -212,17 +232,17 @@ def first_shape(model: Mixed, mu: Floats) -> float:
 
 # ---------------------------------------------------------------- the end
 def maximum(search: Search, x: Floats, tol: float = TOL, max_iter: int = 200) -> Maximum | None:
-    """The maximum of the likelihood from x; None where it cannot be computed there.
+    """The maximum of the likelihood from x by at most `max_iter` evaluations a search; None where it cannot be computed at x.
 
     A second start where the search does not converge or ends at a variance of 0, the lower of the two; from a saddle the search goes on.
     The Hessian is by differences, so saddles in β are seen too (groups of one outcome each can make them).
     """
-    found = minimize(search, search.information, x, tol, max_iter)
+    found = _minimize(search, x, tol, max_iter)
     if found is None or not found.converged or singular(search, found.x):
         second = x.copy()
         second[search.theta] = blocks.theta_of(search.model.system.lay, _large(search, x))
         search.u = search.model.system.zero()
-        other = minimize(search, search.information, second, tol, max_iter)
+        other = _minimize(search, second, tol, max_iter)
         found = min((m for m in (found, other) if m is not None), key=_height, default=None)
     for _ in range(3):
         if found is None:
@@ -231,11 +251,18 @@ def maximum(search: Search, x: Floats, tol: float = TOL, max_iter: int = 200) ->
         away = _off_saddle(search, end)
         if away is None:
             return end
-        again = minimize(search, search.information, away, tol, max_iter)
+        again = _minimize(search, away, tol, max_iter)
         if again is None or again.point.criterion >= end.point.criterion:
             return end
         found = again
     return end
+
+
+def _minimize(search: Search, x: Floats, tol: float, max_evaluations: int) -> Minimum | None:
+    search.limit = search.evaluations + max_evaluations
+    found = minimize(search, search.information, x, tol, max_evaluations)
+    search.limit = math.inf
+    return found
 
 
 def _height(m: Minimum) -> tuple[bool, float]:
@@ -287,7 +314,7 @@ def _settle(search: Search, found: Minimum) -> Maximum:
         moved = search(point.x - inverse @ point.gradient)
         if moved is not None and moved.criterion <= point.criterion + 1e-10 * (1.0 + abs(point.criterion)):
             point = moved
-    return Maximum(point, hessian, scale, gain, found.converged, search.evaluations)
+    return Maximum(point, point.x[search.theta], hessian, scale, gain, found.converged, search.evaluations)
 
 
 def _canonical(search: Search, point: Point) -> Point:

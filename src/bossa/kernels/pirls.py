@@ -110,7 +110,8 @@ def _place(model: Mixed, phi: float, u: Floats, b: Floats, beta: Floats, shift: 
 
 
 def find_mode(model: Mixed, beta: Floats, theta: Floats, u: Floats, phi: float = 1.0, joint: bool = False) -> Mode:
-    """Penalised IRLS from u, by Newton steps (the expected information where the observed is not positive), halved while they fail.
+    """Penalised IRLS from u by Newton steps, halved while they fail; where M is not positive definite with the observed information,
+    the expected takes its place in the rows where that is negative.
 
     beta   (…, p);  joint: where to start, then moved with u
     theta  (…, t)
@@ -122,15 +123,17 @@ def find_mode(model: Mixed, beta: Floats, theta: Floats, u: Floats, phi: float =
     arrived, last = np.zeros(np.shape(here.objective), dtype=bool), False
     for steps in range(1, MAX_STEPS + 1):  # noqa: B007
         at = here.at
-        w = at.observed if natural else np.where(at.observed > 0.0, at.observed, at.expected)
-        factor = s.factor(w, T)
+        w, factor, newton = at.observed, s.factor(at.observed, T), True
+        if not natural and (not np.all(np.isfinite(factor.logdet)) or (joint and (w < 0.0).any())):
+            w, newton = np.where(at.observed > 0.0, at.observed, at.expected), False
+            factor = s.factor(w, T)
         if last:
             break
         new_beta, shift = here.beta, here.shift
         target = w * here.random + at.score
         if joint:
             target = target + w * here.shift
-            new_beta = _joint_beta(model, factor, w, target)
+            new_beta = _joint_beta(model, factor, target)
             shift = new_beta @ model.XT
             target = target - w * shift
         u, b = factor.solve(s.times_Zt(target))
@@ -149,16 +152,16 @@ def find_mode(model: Mixed, beta: Floats, theta: Floats, u: Floats, phi: float =
                 break
         here = new
         arrived = size < model.nearly
-        last = bool((arrived if natural else size < ARRIVED).all())
+        last = newton and bool(np.all(arrived))
     return _arrival(model, T, here, factor, arrived, steps)
 
 
 def _arrival(model: Mixed, T: tuple[Floats, ...], here: Place, factor: Any, arrived: Any, steps: int) -> Mode:
     s, at = model.system, here.at
     mover = factor
-    if not model.response.natural:
+    if factor.w is not at.observed:
         mover = s.factor(at.observed, T)
-        factor = mover if model.observed else s.factor(at.expected, T)
+    factor = mover if model.observed or model.response.natural else s.factor(at.expected, T)
     eta = model.offset + here.shift + here.random
     return Mode(here.u, here.b, here.beta, eta, at, here.objective, factor, mover, arrived, steps)
 
@@ -187,14 +190,15 @@ def _pairs(here: Place, new: Place) -> Any:
         yield getattr(here, name), getattr(new, name)
 
 
-def _joint_beta(model: Mixed, factor: Any, w: Floats, target: Floats) -> Floats:
-    """β of the penalised least squares problem whose working response times w is `target` (…, n)."""
-    XT = model.XT
-    p = len(XT)
-    column = target / w
-    F = np.concatenate((np.broadcast_to(XT.reshape(p, *[1] * (w.ndim - 1), -1), (p, *w.shape)), column[None]))
-    R = factor.reduced(F)
-    return np.linalg.solve(R[..., :p, :p], R[..., :p, p:])[..., 0]
+def _joint_beta(model: Mixed, factor: Any, target: Floats) -> Floats:
+    """β of the penalised least squares problem whose working response times its weights is `target` (…, n); nan where undetermined."""
+    s = model.system
+    _, b = factor.solve(s.times_Zt(target))
+    right = s.each(target - factor.w * s.times_Z(b)) @ model.XT.T
+    try:
+        return np.linalg.solve(factor.reduced(model.XT), right[..., None])[..., 0]
+    except np.linalg.LinAlgError:
+        return np.full_like(right, np.nan)
 
 
 # ---------------------------------------------------------------- Laplace
@@ -231,7 +235,7 @@ def _gradient(model: Mixed, mode: Mode, h: Floats, logdet_T: tuple, phi: float, 
     rows_t: Floats | float = 0.0
     rhs = v
     if joint:
-        t_beta = _joint_beta(model, mode.mover, mode.mover.w, v)
+        t_beta = _joint_beta(model, mode.mover, v)
         rows_t = t_beta @ model.XT
         rhs = v - mode.mover.w * rows_t
     t, Lt = mode.mover.solve(s.times_Zt(rhs))

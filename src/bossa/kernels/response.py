@@ -160,12 +160,12 @@ def bend(response: Response, eta: Floats, phi: Floats | float = 1.0) -> Bend:
     """
     family, link, y, a = response.family, response.link, response.y, response.a
     if response.natural and link.name == "logit":
-        mu = np.minimum(-eta, 700.0)
-        np.exp(mu, out=mu)
+        down = np.minimum(-eta, 700.0)
+        mu = np.exp(down)
         mu += 1.0
         np.reciprocal(mu, out=mu)
         loglik, w, score = np.log(mu), 1.0 - mu, y - mu
-        loglik += (y - 1.0) * eta
+        loglik += (1.0 - y) * down
         w *= mu
         for each in (loglik, w, score) if response.weighted else ():
             each *= a
@@ -187,7 +187,9 @@ def bend(response: Response, eta: Floats, phi: Floats | float = 1.0) -> Bend:
         score = a * slope * (y / np.maximum(mu, 1e-300) - (1.0 - y) / np.maximum(q, 1e-300))
     else:
         loglik, score = -0.5 * scale * family.deviance(y, mu), residual * h
-    inside = (eta > link.eta_low) & (mu > family.low) & (mu < family.high)
+    inside = eta > link.eta_low
+    if link.low < family.low or link.high > family.high:  # else only rounding puts μ on an end
+        inside &= (mu > family.low) & (mu < family.high)
     return Bend(np.where(inside, loglik, -np.inf), score, observed, expected, mu)
 
 
