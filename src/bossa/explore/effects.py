@@ -33,13 +33,13 @@ from ..kernels.link import LOG, LOGIT, Link
 from ..state.design import Problem
 from ..state.fit import FitState
 from ..state.inference import EffectsState
-from ..state.target import Average, Each, Linear, Target
+from ..state.target import Average, Each, Linear, RowBlock, Target
 from ..types import Floats
 from . import grammar
 from .axes import Asked, resolve
 from .grid import cell_table, grid, population
 from .reference import Reference, checked_at
-from .rows import HeldRows, ObservedRows, beyond_cells, encoded_block, finite_rows, mean_rows, null_space
+from .rows import HeldRows, ObservedRows, beyond_cells, completed, finite_rows, mean_rows, null_space
 from .scale import LIFT, LOGS, RATIO, LinkSlope, response_link, through, untold_transform
 
 AVERAGES = ("grid", "observed")
@@ -230,7 +230,8 @@ class Question:
         offset, said = self.offset(made)
         full, own = finite_rows(problem.encoder, made.frame, offset is None)
         weight = np.nan_to_num(made.weight)
-        block = encoded_block(plain, made.frame, full, full[:, kept], own if offset is None else offset, made.cell, weight)
+        block = RowBlock(cell=made.cell, X=full[:, kept], offset=own if offset is None else offset, weight=weight)
+        block = completed(plain, block, made.frame, full)
         details = {"grid": made.frame.with_columns(pl.Series("weight_bossa", made.weight))} if made.frame.height <= SHOWN_GRID else {}
         return HeldRows(block=block, null=null), [*_grid_notes(made, self.options.weights), *said], details
 

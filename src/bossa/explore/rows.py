@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 import polars as pl
-from attrs import frozen
+from attrs import evolve, frozen
 
 from ..design.encoder import Encoder
 from ..errors import NotYet
@@ -89,7 +89,7 @@ class ObservedRows:
         else:
             full, offset = finite_rows(self.encoder, frame)  # type: ignore[arg-type]
             X = full if self.kept.all() else full[:, self.kept]
-        return encoded_block(self, frame, full, X, offset, cell, weight)
+        return completed(self, RowBlock(cell=cell, X=X, offset=offset, weight=weight), frame, full)
 
 
 def finite_rows(encoder: Encoder, frame: pl.DataFrame, offset: bool = True) -> tuple[Floats, Floats | None]:
@@ -102,19 +102,17 @@ def finite_rows(encoder: Encoder, frame: pl.DataFrame, offset: bool = True) -> t
     return X, encoded.offset
 
 
-def encoded_block(
-    source: Any, frame: pl.DataFrame | None, full: Floats | None, X: Floats, offset: Floats | None, cell: np.ndarray, weight: Floats | None
-) -> RowBlock:
-    """A block with its rates, if a slope is asked, and what lies beyond the data."""
-    rate = moving = rate_offset = beyond = None
-    if source.slope is not None:
-        places, rate, rate_offset = rates(source.encoder, frame, source.slope, source.unit)  # type: ignore[arg-type]
-        if source.null is not None:
-            beyond = np.hstack((full @ source.null, rate @ source.null[places]))
-        rate, moving = rate[:, source.kept[places]], (np.cumsum(source.kept) - 1)[places[source.kept[places]]]
-    elif source.null is not None:
-        beyond = full @ source.null
-    return RowBlock(cell=cell, X=X, offset=offset, weight=weight, rate=rate, moving=moving, rate_offset=rate_offset, beyond=beyond)
+def completed(source: ObservedRows, block: RowBlock, frame: pl.DataFrame | None, full: Floats | None) -> RowBlock:
+    """A block with its rates, if a slope is asked, and what lies beyond the data.   full (b, P), all columns of the formula"""
+    beyond = None if source.null is None else full @ source.null  # type: ignore[operator]
+    if source.slope is None:
+        return block if beyond is None else evolve(block, beyond=beyond)
+    places, rate, rate_offset = rates(source.encoder, frame, source.slope, source.unit)  # type: ignore[arg-type]
+    if beyond is not None:
+        beyond = np.hstack((beyond, rate @ source.null[places]))  # type: ignore[index]
+    there = source.kept[places]
+    moving = (np.cumsum(source.kept) - 1)[places[there]]
+    return evolve(block, rate=rate[:, there], moving=moving, rate_offset=rate_offset, beyond=beyond)
 
 
 def null_space(problem: Problem) -> Floats | None:
