@@ -248,6 +248,7 @@ class Model:
         *,
         seed: Any = None,
         varying: Any = None,
+        data: Any = None,
         n: Any = None,
         coef: dict | None = None,
         sigma: Any = None,
@@ -265,7 +266,8 @@ class Model:
         nsim     responses, one column each in `.simulations`;  seed: as `numpy.random.default_rng` takes it
         varying  after a fit "fitted" (default) or "sample" random effects; from nothing {"s": {"sd": {"Intercept": 1, "x": 0.5}}}
         n, coef, sigma, default   rows, {coefficient: value}, residual standard deviation, value of coefficients not named
-        columns  x=normal(0, 1), g=factor("a", "b"), s=groups(30), an array, a number; with data, its own columns stand
+        columns  x=normal(0, 1), g=factor("a", "b"), s=groups(30), an array, a number
+        data     a frame that has the other columns; None: the model's own, if it has one
         power    replicates: returns a frame of rejection rates, bias and coverage by coefficient, one block of rows for each combination
                  of what is a list in n, coef, sigma, columns; tested by `how`, `options` as in infer() at level `alpha`;
                  design "new" (default): columns drawn anew in every replicate, or "fixed"
@@ -277,19 +279,18 @@ class Model:
         study = {"power": power, "how": how, "alpha": alpha, "options": options, "design": design, "n_jobs": n_jobs}
         settings = settings_of(study)
         if coef is None:
-            given = {"n": n, "sigma": sigma, "default": default, "power": power, **columns}
+            given = {"data": data, "n": n, "sigma": sigma, "default": default, "power": power, **columns}
             generate.refuse_parts(self.spec, given, self.fit_state)
             problem, fit = self._fitted("simulations")
             kind = "fitted" if varying is None else varying
             return self._then(focus=simulate.simulate(problem, fit, nsim, seed=seed, varying=kind))
-        recipe = generate.Recipe(
-            spec=self.spec, coef=coef, default=default, sigma=sigma, varying=varying, columns=columns, data=self.data, n=n
-        )
+        rows = self.data if data is None else as_frame(data)
+        recipe = generate.Recipe(spec=self.spec, coef=coef, default=default, sigma=sigma, varying=varying, columns=columns, data=rows, n=n)
         if power is not None:
             return power_frame(recipe, settings, seed)
         simulate.check_nsim(nsim)
-        data, state = generate.generated(recipe, nsim, seed)
-        return self._then(spec=resolve(self.spec, data), data=data, focus=state)
+        frame, state = generate.generated(recipe, nsim, seed)
+        return self._then(spec=resolve(self.spec, frame), data=frame, focus=state)
 
     def update(self, formula: str) -> Model:
         """A new, unfitted model by an edited formula: `m.update(". ~ . - x")`."""

@@ -172,7 +172,7 @@ def _check_columns(recipe: Recipe) -> None:
             raise UnknownOption(name, [*read, *OPTIONS], where=WHERE, kind="column")
 
 
-OPTIONS = ("nsim", "n", "coef", "default", "sigma", "varying", "seed", "power", "how", "alpha", "options", "design", "n_jobs")
+OPTIONS = ("nsim", "data", "n", "coef", "default", "sigma", "varying", "seed", "power", "how", "alpha", "options", "design", "n_jobs")
 
 
 def columns_read(spec: Spec) -> Iterator[str]:
