@@ -253,7 +253,7 @@ def one_way(P: Products) -> Floats:
 
 def search(prepared: Prepared, start: Floats | None, tol: float | None, max_iter: int | None) -> Minimum:
     """The minimum of the criterion, in the units of the search; other starts where the first ends at the boundary or not at all."""
-    options = {"tol": 1e-13 if tol is None else tol, "max_iter": 200 if max_iter is None else max_iter}
+    options = {"tol": 1e-13 if tol is None else tol, "max_iter": 200 if max_iter is None else max_iter, "forget": True}
     first = moment_start(prepared.P, prepared.n, prepared.reml) if start is None else prepared.inward(start)
     best = _descend(prepared, first, options)
     if best is None or not best.converged or (prepared.layout.q <= SMALL and singular(prepared.layout, best.x)):

@@ -50,8 +50,12 @@ def minimize(
     start: Floats,
     tol: float = 1e-13,
     max_iter: int = 200,
+    forget: bool = False,
 ) -> Minimum | None:
-    """Minimum of f from `start` (t,); None where f cannot be computed even there."""
+    """Minimum of f from `start` (t,); None where f cannot be computed even there.
+
+    forget  let go of a point before the next is computed: for points that hold large factors, from an `evaluate` without a memory
+    """
     x, point = start, evaluate(start)
     if point is None:
         return None
@@ -64,12 +68,14 @@ def minimize(
         if gain <= tol or stalled == 3:
             return Minimum(x=x, point=point, gain=gain, converged=True, iterations=iteration, evaluations=evaluations)
         step *= min(1.0, (1.0 + 2.0 * np.abs(x).max()) / np.abs(step).max())
-        new, moved, tried = line_search(evaluate, x, point, step)
+        here, before = (point.criterion, point.gradient), None if forget else point
+        point = None
+        point, moved, tried = line_search(evaluate, x, *here, step)
         evaluations += tried
-        if new is None:
-            return Minimum(x=x, point=point, gain=gain, converged=small, iterations=iteration, evaluations=evaluations)
-        pair = (moved, new.gradient - point.gradient)
-        x, point = x + moved, new
+        if point is None:
+            point = evaluate(x) if forget else before
+            return Minimum(x=x, point=point, gain=gain, converged=small, iterations=iteration, evaluations=evaluations + forget)
+        x, pair = x + moved, (moved, point.gradient - here[1])
         if gain < NEAR:
             pairs = [*pairs[-len(x) - 1 :], pair]
         if gain < SETTLED:
@@ -103,16 +109,15 @@ def newton_step(B: Floats, gradient: Floats) -> tuple[Floats, float]:
     return -(vectors @ weighted) / scale, float(along @ weighted)
 
 
-def line_search(evaluate: Callable[[Floats], Any], x: Floats, point: Any, step: Floats) -> tuple[Any, Floats, int]:
-    """The first point along `step` that gains enough, how far it is, and how many were tried; None where 30 halvings find none."""
-    slope = point.gradient @ step
-    slack = ROUNDING * (1.0 + abs(point.criterion))
+def line_search(evaluate: Callable[[Floats], Any], x: Floats, criterion: float, gradient: Floats, step: Floats) -> tuple[Any, Floats, int]:
+    """The first point along `step` that gains enough, how far it is, and how many were tried; None where 30 reductions find none."""
+    slope, slack = gradient @ step, ROUNDING * (1.0 + abs(criterion))
     t = 1.0
     for tried in range(1, 31):
         new = evaluate(x + t * step)
-        if new is not None and new.criterion <= point.criterion + 1e-4 * t * slope + slack:
+        if new is not None and new.criterion <= criterion + 1e-4 * t * slope + slack:
             return new, t * step, tried
-        curved = np.inf if new is None else new.criterion - point.criterion - t * slope
+        curved = np.inf if new is None else new.criterion - criterion - t * slope
         t *= float(np.clip(-slope * t / (2.0 * curved), 0.1, 0.5)) if np.isfinite(curved) and curved > 0 else 0.25
     return None, step, 30
 
