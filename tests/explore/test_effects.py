@@ -439,3 +439,5 @@ def test_a_value_outside_the_domain_of_a_transform_is_a_null_row():
     assert frame["estimate"][0] is not None
     assert frame["estimate"][1] is None
     assert frame["se"][1] is None
+    assert m.explore("x[2 - 0]").infer().effects["estimate"].to_list() == [None]
+    assert m.explore("change(x, 100, centered)", average="observed").effects["estimate"].to_list() == [None]

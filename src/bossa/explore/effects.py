@@ -293,7 +293,7 @@ class Question:
         if C is not None:
             rounding = 1e-13 * (np.abs(C) @ np.abs(M))
             M, offset = C @ M, None if offset is None else C @ offset
-            M = np.where(np.abs(M) > rounding, M, 0.0)  # what cancels cancels exactly: an effect the model cannot have is 0
+            M = np.where(np.abs(M) <= rounding, 0.0, M)  # what cancels cancels exactly: an effect the model cannot have is 0
         return Linear(matrix=M, offset=offset, label="L: weighted means of the rows in each cell" + ("" if C is None else ", contrasted"))
 
     # ------------------------------------------------------------ what can be estimated
