@@ -31,7 +31,6 @@ DIFFERENCE = 3e-4  # step of the Hessian's differences, in standard errors
 ONE_STEP = 1e-3  # `Mixed.nearly` for them
 BATCH_CELLS = 20_000  # rows × parameter sets evaluated together
 POISSON_LIKE = math.log(1e6)  # log θ of the negative binomial at which the search ends: it is Poisson
-SAME = 0.1  # change of D
 FLAT = 1e-7  # curvature, relative to its expected size, below which D does not depend on a direction of x
 SADDLE = 1e-4  # negative curvature, on the same scale, from which the search goes on
 
@@ -77,7 +76,6 @@ class Search:
         self.nodes = hermite(nagq) if nagq > 1 else None
         self.constant = 0.0 if self.shaped else float(model.system.total(constants(model.response)))
         self.evaluations, self.limit = 0, math.inf
-        self.known: tuple[float, Floats] | None = None
 
     @property
     def theta(self) -> slice:
@@ -119,12 +117,7 @@ class Search:
         return float(self.model.system.total(constants(*at_shape(self.model.response, float(x[-1])))))
 
     def information(self, point: Point) -> Floats:
-        """Expected Hessian of D: β's with the modes eliminated, θ's of the working linear model, γ's of n rows.
-
-        The one known is kept while D has changed by less than SAME since: the secant updates know better then.
-        """
-        if self.known is not None and abs(self.known[0] - point.criterion) < SAME:
-            return self.known[1]
+        """Expected Hessian of D: β's with the modes eliminated, θ's of the working linear model, γ's of n rows."""
         model, mode = self.model, point.marginal.mode
         B = np.zeros((len(point.x), len(point.x)))
         if not self.joint:
@@ -132,7 +125,6 @@ class Search:
         B[self.theta, self.theta] = theta_information(model, mode.mover.w, point.x[self.theta])
         if self.shaped:
             B[-1, -1] = float(model.system.total(model.response.count * self.spread_share(point)))
-        self.known = None if self.model.response.family.free else (point.criterion, B)
         return B
 
     def spread_share(self, point: Point) -> Any:

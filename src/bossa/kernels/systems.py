@@ -15,7 +15,7 @@ arrays, one per grouping. Rows are the last axis, "…" the parameter sets (none
         logdet                     (…,)
         solve(r)                   M⁻¹Λᵀr and ΛM⁻¹Λᵀr
         spread()                   z_iᵀΛM⁻¹Λᵀz_i of each row (…, n); ∂log|M|/∂T of each grouping at fixed W
-        reduced(F)                 FᵀWF − FᵀWZΛM⁻¹ΛᵀZᵀWF (…, m, m) for columns F (m, …, n)
+        reduced(F)                 FᵀWF − FᵀWZΛM⁻¹ΛᵀZᵀWF (…, m, m) for columns F (m, n)
 
 A group of OneFactor may count several times (`count`): sums over groups or rows count it so, `outer` and `times_Zt` do not.
 A matrix M that is not positive definite has logdet nan or inf; nothing raises.
@@ -224,7 +224,9 @@ class GroupFactor:
         return h, (2.0 * slope,)
 
     def reduced(self, F: Floats) -> Floats:
-        s, wF = self.system, self.w * F
+        s = self.system
+        F = F.reshape(len(F), *[1] * (self.w.ndim - F.ndim + 1), *F.shape[1:])
+        wF = self.w * F
         B = np.array([np.add.reduceat(wF if one else wF * z, s.starts, axis=-1) for z, one in zip(s.Z, s.ones)])
         J = self.half()
         W0 = J[0] * B if len(B) == 1 else np.einsum("ab...g,bm...g->am...g", J, B)
