@@ -25,8 +25,9 @@ KINDS = {
     "glm": "a generalized linear model",
     "lmm": "a linear mixed model",
     "glmm": "a generalized linear mixed model",
+    "prior": "a model with a prior",
 }
-PLAIN, MIXED = ("lm", "glm"), ("lmm", "glmm")
+PLAIN, MIXED = ("lm", "glm", "prior"), ("lmm", "glmm")
 
 
 @frozen
@@ -83,7 +84,8 @@ def choose(problem: Problem) -> Estimator:
         what += " and random effects"
     if problem.prior is not None:
         what += " and a prior"
-    raise NotYet(f"{what} is not built yet.", where=f"model({problem.spec.formula!r})")
+    do = "" if problem.prior is None else "Fit it without prior=."
+    raise NotYet(f"{what} is not built yet.", where=f"model({problem.spec.formula!r})", do=do)
 
 
 def _check_options(chosen: Estimator, problem: Problem) -> None:

@@ -108,3 +108,9 @@ def infer(problem: Problem, fit: FitState, target: Target, how: str, options: di
     """Uncertainty of `target` by `how`.   options: as the user gave them"""
     chosen = find_backend(how)
     return chosen.run(problem, fit, target, read_options(how, options))
+
+
+def posterior_of(problem: Problem, fit: FitState, focus: Any, target: Target, state: Any) -> Any:
+    """The `Posterior` that an inference of any kind leaves."""
+    find_backend("posterior")
+    return import_module(f"{__package__}.posterior").posterior_of(problem, fit, focus, target, state)

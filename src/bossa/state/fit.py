@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from attrs import field, frozen
 
@@ -45,6 +47,7 @@ class FitState:
     theta      (t,)    variance parameters of a mixed model (lme4's order)
     b          (q,)    conditional modes, terms concatenated, group-major (all columns of group 0, then of group 1 …)
     aux                extra estimated parameters by name: {"theta": …} for negbinomial, {"df": …} for t
+    prior              the Posterior that the fit started from, about the coefficients kept; log_evidence: log p(data), where it is proper
     engine             whatever the estimator wants back (factors) for later questions; never read by report
     """
 
@@ -69,5 +72,7 @@ class FitState:
     outcome: Outcome = field(factory=Outcome)
     notes: tuple[str, ...] = ()
     engine: object = None
+    prior: Any = None
+    log_evidence: float | None = None
 
     __attrs_post_init__ = check_axes

@@ -49,6 +49,7 @@ SCHEMA: dict[str, Any] = {
         "python_version": TEXT,
         "data_hash": {"type": "object", "additionalProperties": HASH},
         "data_columns": {"type": "array", "items": TEXT},
+        "rows_left_out": {"type": "array", "items": {"type": "integer"}},
         "row_order": {"type": "string", "pattern": "^(kept|any)$"},
         "seed": MAYBE_TEXT,
         "adapter": TEXT,
@@ -83,7 +84,8 @@ class Provenance:
     model_hash          of learnt nuisance parts, None: there are none
     cov_op_hash         of the prior's mean and covariance and of the response's dispersion
     met_source          of outside covariates, None: there are none
-    data_hash           by batch, of the columns `data_columns`;  row_order  "any": the order of the rows does not enter
+    data_hash           by batch, of the columns `data_columns` without the rows `rows_left_out`
+    row_order           "kept", or "any": the order of the rows does not enter
     seed, adapter       what was drawn, and how the covariance came about
     parent_hash         hash of the state this one built on
     """
@@ -99,6 +101,7 @@ class Provenance:
     met_source: str | None = None
     data_hash: Mapping[str, str] = field(factory=dict)
     data_columns: tuple[str, ...] = ()
+    rows_left_out: tuple[int, ...] = ()
     row_order: str = "kept"
     seed: str | None = None
     adapter: str
@@ -130,7 +133,7 @@ class Provenance:
         """Read back; DataError where the document does not have the form of SCHEMA or was changed since it was sealed."""
         validate(document)
         kept = {f.name: document[f.name] for f in attrs.fields(cls)}
-        kept |= {k: tuple(kept[k]) for k in ("obs_ops_used", "data_columns")}
+        kept |= {k: tuple(kept[k]) for k in ("obs_ops_used", "data_columns", "rows_left_out")}
         kept["J_star"] = None if kept["J_star"] is None else float.fromhex(kept["J_star"])
         made = cls(**kept)
         if made.to_dict() != dict(document):
@@ -146,7 +149,10 @@ class Provenance:
         batch = self.obs_ops_used[-1] if batch is None else batch
         if batch not in self.data_hash:
             raise UnknownColumn(batch, self.data_hash, where="provenance.verify(batch=…)")
-        return hash_columns({c: data[c] for c in self.data_columns}, self.row_order) == self.data_hash[batch]
+        columns = {c: data[c] for c in self.data_columns}
+        if self.rows_left_out:
+            columns = {c: np.delete(np.asarray(v), self.rows_left_out) for c, v in columns.items()}
+        return hash_columns(columns, self.row_order) == self.data_hash[batch]
 
 
 def validate(document: Any, schema: Mapping[str, Any] | None = None, path: str = "provenance") -> None:
