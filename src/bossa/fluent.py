@@ -15,10 +15,10 @@ from . import generate
 from .design.data import as_frame
 from .design.encode import encode
 from .design.formula import make_spec, resolve, update_formula
-from .errors import DataError, NotFitted, NotYet, UnknownOption
+from .errors import DataError, NotFitted, UnknownOption
 from .estimate import registry
 from .explore import diagnose, effects, hypothesis, predict, simulate
-from .infer import infer
+from .infer import infer, posterior_of
 from .infer.joint import joint_hypothesis
 from .kernels.family import resolve_family
 from .kernels.link import resolve_link
@@ -390,7 +390,13 @@ class Model:
 
     @property
     def posterior(self):
-        raise NotYet("posteriors are not built yet.", where=".posterior", do="Use .vcov and .params.")
+        """What is known of the parameters, effects or predictions asked last, as a `Posterior`: after any `.infer()`."""
+        problem, fit = self._fitted("posterior")
+        state = (self.inference or self.joint) if self.focus is None else self.focus_inference
+        if state is None:
+            raise NotFitted("nothing was inferred yet.", where=".posterior", do="Write m = m.infer() and ask that.")
+        target = self._params_target() if self.focus is None else getattr(self.focus, "target", None)
+        return posterior_of(problem, fit, self.focus, target, state)
 
     @property
     def resamples(self) -> pl.DataFrame:
