@@ -23,7 +23,7 @@ from .infer.joint import joint_hypothesis
 from .kernels.family import resolve_family
 from .kernels.link import resolve_link
 from .power import power_frame, settings_of
-from .report import equation, explain, html, summary, table, text
+from .report import equation, explain, html, plot, summary, table, text
 from .state.design import FitOptions, Problem
 from .state.fit import FitState
 from .state.inference import EffectsState, InferenceState, JointTestState, PredictionState, SimulationState
@@ -445,6 +445,66 @@ class Model:
         """The worked steps of the last result."""
         self._fitted("explain()")
         return explain.explain(self)
+
+    # ---------------------------------------------------------------- pictures
+    def plot(self, kind: str | None = None):
+        """The picture of what was done last, or of `kind`: "params", "resid" … Each is a `Plot`: `.figure`, `.axes`, `.frame`, `.save(path)`."""
+        kind = plot.kind_of(self) if kind is None else kind
+        plot.drawing(kind)
+        return getattr(self, f"plot_{kind}")()
+
+    def plot_params(self, *, intercept: bool = False):
+        """Coefficients with their intervals; by the model's own standard errors where nothing was inferred."""
+        self._fitted("plot_params()")
+        shown = self if self.inference is not None else self._then(focus=None).infer()
+        return plot.drawing("params")(shown, intercept=intercept)
+
+    def plot_resid(self):
+        """Residuals against fitted values, normal quantiles, their spread, leverage."""
+        return plot.drawing("resid")(self, diagnose.casewise(*self._fitted("plot_resid()")))
+
+    def plot_varying(self):
+        """Every group's random effect with its interval."""
+        self._fitted("plot_varying()")
+        return plot.drawing("varying")(self)
+
+    def plot_explore(self):
+        """What `.explore()` asked for, with intervals."""
+        self._focus(EffectsState, "effects", 'explore("…")')
+        return plot.drawing("explore")(self if self.focus_inference is not None else self.infer())
+
+    def plot_predict(self):
+        """Predictions over what varies in the new rows; those of the data against what was observed."""
+        self._focus(PredictionState, "predictions", "predict()")
+        return plot.drawing("predict")(self)
+
+    def plot_simulate(self):
+        """The response as it is and as it is simulated from the model."""
+        self._focus(SimulationState, "simulations", "simulate()")
+        return plot.drawing("simulate")(self)
+
+    def plot_design(self):
+        """The design matrix as a picture."""
+        self._fitted("plot_design()")
+        return plot.drawing("design")(self)
+
+    def plot_vif(self):
+        """How much the other terms widen each term's interval."""
+        return plot.drawing("vif")(self, self.vif())
+
+    def plot_relationships(self):
+        """The response and the variables of the formula, two by two; before a fit, too."""
+        return plot.drawing("relationships")(self)
+
+    def plot_resamples(self):
+        """The replicates of the last bootstrap or permutation."""
+        self._fitted("plot_resamples()")
+        return plot.drawing("resamples")(self)
+
+    def plot_profile(self):
+        """The likelihood along each parameter, after `.infer(how="profile")`."""
+        self._fitted("plot_profile()")
+        return plot.drawing("profile")(self)
 
     def __repr__(self) -> str:
         return text.text(self)

@@ -71,7 +71,7 @@ def _plain(x: Any) -> Any:
 def _object(x: Any) -> Any:
     if not isinstance(x, dict):
         return x
-    tag = next(k for k in x if k.startswith("~"))
+    tag = next((k for k in x if k.startswith("~")), "")
     value = x[tag]
     if tag == "~float":
         return float(value)

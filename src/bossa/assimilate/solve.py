@@ -173,9 +173,8 @@ def solve(state: AssimState) -> Solution:
     start, scale = _start(raw, options, sigma, notes)
     sites = [rescaled(s, scale.known) for s in raw] if scale.known is not None else raw
     unit = float(np.median(steps[1:])) if len(steps) > 1 and np.median(steps[1:]) > 0 else 1.0
-    if options.timed and len(steps):
-        steps[0] = unit
     if isinstance(options.drift, str) and options.drift in ("ml", "bayes") and len(sites):
+        steps[0] = unit
         path = _unknown_drift(sites, start, scale, steps / unit, options.drift, chosen, notes)
     else:
         path, _ = run(sites, start, motion_of(options.drift), scale, steps)

@@ -7,6 +7,7 @@ Columns, levels and what transforms learnt are fixed when the stream begins; a l
 from __future__ import annotations
 
 import hashlib
+import warnings
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -17,7 +18,7 @@ from attrs import evolve
 from ..design.data import as_frame
 from ..design.encode import encode
 from ..design.formula import make_spec, resolve
-from ..errors import DataError, NotYet, OptionError, Refused, UnknownColumn, UnknownOption
+from ..errors import DataError, DataWarning, NotYet, OptionError, Refused, UnknownColumn, UnknownOption
 from ..kernels.family import resolve_family
 from ..kernels.linalg import independent_columns
 from ..kernels.link import resolve_link
@@ -32,6 +33,8 @@ from .result import AssimilationResult
 from .sites import Rows, Site, estimate_site, gaussian_site
 from .solve import AssimState, Options, linearised, read_prior, read_sigma
 from .told import columns_read, told
+
+FEW_ROWS = 30  # below this, plug-in standard errors are said to be too small
 
 
 def batches(
@@ -160,6 +163,7 @@ def estimates(
     names: Sequence[str] | None = None,
     batch: Sequence[Any] | None = None,
     time: Sequence[float] | None = None,
+    n: Sequence[float] | None = None,
     prior: Any = None,
     drift: Any = 0,
     between: Any = 0,
@@ -170,6 +174,7 @@ def estimates(
     """Assimilate estimates of one parameter (T,) with standard errors, or of k parameters (T, k) with covariances vcovs (T, k, k).
 
     batch    ids, None: 0, 1, …;  time: when each was made, in any order
+    n        rows behind each: with few, their standard errors are not known well enough to be taken as known, and that is said
     between  variance between batches beyond their errors: a number, "dl", "pm", "ml" or "reml" (random effects; one parameter)
     missing  "error", or "skip": nan is a batch that was not seen
     others   as in `batches`
@@ -190,6 +195,13 @@ def estimates(
     times = list(range(T)) if time is None else [number(t, "time", where) for t in time]
     if len(ids) != T or len(times) != T:
         raise DataError(f"{T} estimates, {len(ids)} batch ids and {len(times)} times.", where=where, do="Give one of each.")
+    rows = np.ones(T) if n is None else np.asarray(n, dtype=float)
+    if rows.shape != (T,) or not (rows > 0).all():
+        raise DataError(f"n= does not have one positive number for each of {T} batches.", where=where)
+    if n is not None and T and np.median(rows) < FEW_ROWS:
+        what = f"batches have {np.median(rows):g} rows (median), and their standard errors are taken as known: intervals are too narrow"
+        do = "Use bossa.assimilate.batches() on the rows themselves."
+        warnings.warn(f"{what} (with 5 rows 95% intervals hold 68%, with 10 88%). {do}", DataWarning, stacklevel=2)
     mean, U, flat = read_prior(prior, names, where)
     options = Options(
         mean=mean,
@@ -205,7 +217,7 @@ def estimates(
     if order not in ("replay", "append"):
         raise UnknownOption(order, ("replay", "append"), where=where, kind="order")
     state = AssimState(kind="estimates", names=names, options=options)
-    sites = [estimate_site(ids[t], float(times[t]), y[t], V[t]) for t in range(T)]
+    sites = [estimate_site(ids[t], float(times[t]), y[t], V[t], float(rows[t])) for t in range(T)]
     return told(added(state, sites), None, extend)
 
 
@@ -241,10 +253,11 @@ def _estimates_read(y: Any, se: Any, vcovs: Any, skip: bool, where: str) -> tupl
         raise DataError(
             f"estimates have shape {np.shape(y)} and their errors {spread.shape}.", where=where, do="Give one of each for each batch."
         )
-    gone = np.isnan(array).any(axis=1) | np.isnan(spread).reshape(T, -1).any(axis=1)
+    rest = tuple(range(1, spread.ndim))
+    gone = np.isnan(array).any(axis=1) | np.isnan(spread).any(axis=rest)
     if not skip or not gone.any():
         gone = np.zeros(T, dtype=bool)
-    bad_y, bad_s = ~np.isfinite(array).all(axis=1) & ~gone, ~np.isfinite(spread).reshape(T, -1).all(axis=1) & ~gone
+    bad_y, bad_s = ~np.isfinite(array).all(axis=1) & ~gone, ~np.isfinite(spread).all(axis=rest) & ~gone
     if from_se:
         bad_s |= (~(np.nan_to_num(spread) > 0)).any(axis=1) & ~gone
     for what, bad, values in (("estimate", bad_y, array), ("standard error" if from_se else "covariance", bad_s, spread)):

@@ -68,7 +68,7 @@ def stage(m: table.Readable) -> str:
     if isinstance(m.focus, PredictionState):
         return f"predictions ({m.focus.type})"
     if isinstance(m.focus, SimulationState):
-        return f"{m.focus.values.shape[1]} simulations"
+        return f"{m.focus.values.shape[1]} simulation{'s' * (m.focus.values.shape[1] > 1)}"
     return "not fitted" if m.fit_state is None else "fitted"
 
 
@@ -132,7 +132,7 @@ def _random_terms(m: table.Readable) -> tuple:
 
 def _tables(m: table.Readable) -> list[Grid]:
     """The tables of what was asked last."""
-    if m.fit_state is None:
+    if m.fit_state is None and not isinstance(m.focus, SimulationState):
         return []
     title = heading(m.focus_inference)
     if isinstance(m.focus, EffectsState):
@@ -156,7 +156,7 @@ def varying(m: table.Readable) -> list[Grid]:
 def notes(m: table.Readable) -> tuple[str, ...]:
     """Every choice that changed a number of what is shown, once."""
     if m.fit_state is None:
-        return ()
+        return m.focus.notes if isinstance(m.focus, SimulationState) else ()
     said = [*m.problem.design.notes, *m.fit_state.notes]
     if isinstance(m.focus, EffectsState):
         said += [*m.focus.target.notes, *m.focus.target.reason]

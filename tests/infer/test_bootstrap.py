@@ -1,0 +1,286 @@
+"""how="boot": R's boot within Monte Carlo error, laws over schemes, the jackknife, the product of questions and models, calibration."""
+
+import numpy as np
+import polars as pl
+import pytest
+
+from bossa import load_dataset, model
+from bossa.errors import OptionError, Refused
+from bossa.estimate import many
+from bossa.infer.bootstrap import left_out_coef
+from bossa.infer.clusters import cluster_codes
+from bossa.infer.plan import plan
+
+# R 4.2.2, boot 1.3-28.1, B = 20000, seed 1: percentile and bca limits (acceleration by empinf(type = "jack")), sd of the replicates
+R_BOOT = {
+    ("mpg ~ wt + hp", "gaussian"): {
+        "percentile": [(33.08506, 41.4067), (-5.329623, -2.492085), (-0.04932883, -0.01992352)],
+        "bca": [(33.00832, 41.3375), (-5.311771, -2.476418), (-0.0461038, -0.01684404)],
+        "basic": [(33.04784, 41.36948), (-5.263577, -2.426039), (-0.04362237, -0.01421706)],
+        "se": [2.117379, 0.7087015, 0.007709558],
+    },
+    ("carb ~ wt + hp", "poisson"): {
+        "percentile": [(-0.3059589, 0.6096457), (-0.1516296, 0.1415374), (0.00303966, 0.007454229)],
+        "bca": [(-0.2761368, 0.650683), (-0.2001, 0.1184233), (0.003301315, 0.008078699)],
+        "se": [0.2316463, 0.07328352, 0.001143073],
+    },
+}
+R_STUDENTIZED = [(32.95575, 42.52219), (-6.81618, -3.985125)]  # the same, lm(mpg ~ wt, weights = qsec), t by the model's own variance
+
+
+def rows(n=80, seed=0):
+    rng = np.random.default_rng(seed)
+    x, g, s = rng.normal(size=n), rng.choice(["a", "b", "c"], n), np.arange(n) % 16
+    eta = 0.3 + 0.5 * x + (g == "b") + 0.6 * rng.normal(size=16)[s]
+    return pl.DataFrame(
+        {
+            "y": eta + rng.normal(size=n),
+            "count": rng.poisson(np.exp(0.5 * eta)),
+            "over": rng.negative_binomial(1.5, 1.5 / (1.5 + np.exp(0.5 * eta))),
+            "hit": (rng.random(n) < 1 / (1 + np.exp(-eta))).astype(int),
+            "x": x,
+            "g": g,
+            "s": s.astype(str),
+            "w": rng.uniform(0.5, 2, n),
+            "k": rng.integers(1, 4, n),
+        }
+    )
+
+
+def limits(frame):
+    return frame.select("ci_lower", "ci_upper").to_numpy()
+
+
+@pytest.mark.parametrize("kind", ["percentile", "bca", "basic"])
+@pytest.mark.parametrize("case", R_BOOT, ids=str)
+def test_limits_are_those_of_r_within_monte_carlo_error(case, kind):
+    """A 2.5 % quantile of 20,000 normal draws has standard error √(.025·.975/B)/φ(1.96) = .019 se; two programs, heavier tails: .06."""
+    formula, family = case
+    expected = R_BOOT[case]
+    if kind not in expected:
+        pytest.skip("not recorded")
+    m = model(formula, load_dataset("mtcars"), family=family).fit().infer(how="boot", n_boot=20_000, seed=1, ci_type=kind)
+    se = np.array(expected["se"])
+    np.testing.assert_allclose(m.params["se"], se, rtol=0.025)
+    assert (np.abs(limits(m.params) - expected[kind]) / se[:, None]).max() < 0.12
+
+
+def test_studentized_limits_of_a_weighted_model_are_those_of_r():
+    m = model("mpg ~ wt", load_dataset("mtcars"), weights="qsec").fit().infer(how="boot", n_boot=20_000, seed=1, ci_type="studentized")
+    assert (np.abs(limits(m.params) - R_STUDENTIZED) / m.params["se"].to_numpy()[:, None]).max() < 0.12
+
+
+def test_wild_bootstrap_of_homoscedastic_errors_is_the_usual_standard_error():
+    rng = np.random.default_rng(0)
+    n = 400
+    d = pl.DataFrame({"x": rng.normal(size=n), "z": rng.normal(size=n)}).with_columns(y=pl.col("x") + pl.Series(rng.normal(size=n)))
+    m = model("y ~ x + z", d).fit()
+    wild, usual = m.infer(how="boot", scheme="wild", n_boot=8000, seed=1).params, m.infer(errors="HC3").params
+    np.testing.assert_allclose(wild["se"], usual["se"], rtol=0.04)
+    np.testing.assert_allclose(wild["se"], m.infer().params["se"], rtol=0.12)
+
+
+def test_wild_bootstrap_by_cluster_has_the_cluster_robust_standard_error():
+    """40 clusters: √G-sized differences between the wild variance (CR0) and CR0 itself are Monte Carlo error alone."""
+    rng = np.random.default_rng(1)
+    c = np.repeat(np.arange(40), 5)
+    d = pl.DataFrame({"c": c, "z": rng.normal(size=40)[c], "y": rng.normal(size=40)[c] + rng.normal(size=200)})
+    m = model("y ~ z", d).fit()
+    wild = m.infer(how="boot", scheme="wild", cluster="c", n_boot=8000, seed=1).params["se"]
+    np.testing.assert_allclose(wild, m.infer(errors="CR0", cluster="c").params["se"], rtol=0.04)
+    assert (wild > 1.3 * m.infer().params["se"]).all()
+
+
+def contradicted(weight):
+    """mtcars, and as many rows again that say the opposite with this weight."""
+    d = load_dataset("mtcars").select("mpg", "wt").with_columns(w=pl.lit(1.0), k=pl.lit(1))
+    return pl.concat([d, d.with_columns(mpg=-pl.col("mpg"), w=pl.lit(weight), k=pl.lit(0))])
+
+
+@pytest.mark.parametrize("scheme", ["case", "bayes", "residual", "wild", "parametric"])
+def test_rows_of_weight_zero_do_not_matter(scheme):
+    """A resampler that forgets the weights is wrong by several standard errors here."""
+    kept = model("mpg ~ wt", load_dataset("mtcars")).fit().infer(how="boot", scheme=scheme, n_boot=500, seed=1)
+    for argument in ({"weights": "w"}, {"freq_weights": "k"}):
+        padded = model("mpg ~ wt", contradicted(0.0), **argument).fit().infer(how="boot", scheme=scheme, n_boot=500, seed=1)
+        other_draws = scheme in ("case", "bayes") and "freq_weights" in argument
+        np.testing.assert_allclose(limits(padded.params), limits(kept.params), rtol=0.06 if other_draws else 1e-8)
+
+
+@pytest.mark.parametrize("scheme", ["case", "bayes", "residual", "wild", "parametric"])
+def test_doubling_every_prior_weight_changes_no_interval(scheme):
+    d = rows().with_columns(twice=2 * pl.col("w"))
+    one, two = (model("y ~ x", d, weights=w).fit().infer(how="boot", scheme=scheme, n_boot=200, seed=1) for w in ("w", "twice"))
+    np.testing.assert_allclose(limits(one.params), limits(two.params), rtol=1e-8)
+
+
+@pytest.mark.parametrize("scheme", ["residual", "wild", "parametric", "jackknife"])
+@pytest.mark.parametrize("family", ["gaussian", "poisson"])
+def test_counts_are_rows_repeated(family, scheme):
+    """Exactly, where the scheme draws responses or leaves rows out; rows drawn with replacement agree in distribution (below)."""
+    if family == "poisson" and scheme in ("residual", "wild"):
+        pytest.skip("refused: see the product test")
+    d = rows()
+    long = d[np.repeat(np.arange(d.height), d["k"].to_numpy())]
+    options = {"how": "boot", "scheme": scheme, **({} if scheme == "jackknife" else {"n_boot": 100, "seed": 1})}
+    formula = "y ~ x + g" if family == "gaussian" else "count ~ x + g"
+    counted = model(formula, d, family=family, freq_weights="k").fit().infer(**options).params
+    repeated = model(formula, long, family=family).fit().infer(**options).params
+    for column in ("se", "ci_lower", "ci_upper"):
+        np.testing.assert_allclose(counted[column], repeated[column], rtol=1e-7)
+
+
+@pytest.mark.parametrize("scheme", ["case", "bayes"])
+def test_counts_are_rows_repeated_in_distribution(scheme):
+    d = rows()
+    long = d[np.repeat(np.arange(d.height), d["k"].to_numpy())]
+    options = {"how": "boot", "scheme": scheme, "n_boot": 6000, "seed": 1}
+    counted, repeated = (model("y ~ x", f, **o).fit().infer(**options).params for f, o in ((d, {"freq_weights": "k"}), (long, {})))
+    np.testing.assert_allclose(counted["se"], repeated["se"], rtol=0.05)  # each has relative error 1/√(2B) = .009
+    assert (np.abs(limits(counted) - limits(repeated)) < 0.2 * counted["se"].to_numpy()[:, None]).all()
+
+
+@pytest.mark.parametrize("name", ["lm", "weighted", "counts", "clusters"])
+def test_closed_form_jackknife_is_one_refit_for_each_row(name):
+    options = {"weighted": {"weights": "w"}, "counts": {"freq_weights": "k"}}.get(name, {})
+    m = model("y ~ x + g", rows(), **options).fit()
+    groups = cluster_codes(m.problem, "s") if name == "clusters" else None
+    units = m.problem.design.n if groups is None else 16
+    refits = many.refit(m.problem, m.fit_state, plan(m.problem, m.fit_state, "jackknife", units, 0, groups))
+    np.testing.assert_allclose(left_out_coef(m.problem, m.fit_state, groups), refits.coef, rtol=1e-9, atol=1e-12)
+
+
+def test_one_step_without_a_row_is_close_to_the_refit_of_a_glm():
+    """Pregibon's step: its error is of second order, here a few percent of the movement."""
+    m = model("count ~ x + g", rows(), family="poisson").fit()
+    refits = many.refit(m.problem, m.fit_state, plan(m.problem, m.fit_state, "jackknife", 80, 0))
+    moved, step = refits.coef - m.fit_state.coef, left_out_coef(m.problem, m.fit_state) - m.fit_state.coef
+    assert np.abs(moved - step).max() < 0.1 * np.abs(moved).max()
+
+
+def test_jackknife_leaves_out_groups_of_a_mixed_model():
+    m = model("y ~ x + (1 | s)", rows()).fit().infer(how="boot", scheme="jackknife")
+    d = rows()
+    left = np.array([model("y ~ x + (1 | s)", d.filter(pl.col("s") != s)).fit().fit_state.coef for s in d["s"].unique()])
+    np.testing.assert_allclose(m.params["se"], np.sqrt(15 / 16 * ((left - left.mean(axis=0)) ** 2).sum(axis=0)), rtol=1e-4)
+
+
+def test_numbers_are_shown_on_the_scale_of_the_question():
+    """Percentile and BCa limits move with a monotone transform; an odds ratio's are the exponentials of the log odds ratio's."""
+    m = model("hit ~ x + g", rows(120), family="binomial").fit()
+    link = m.explore("pairwise(g)").infer(how="boot", n_boot=300, seed=1)
+    ratio = m.explore("pairwise(g)", compare="odds_ratio").infer(how="boot", n_boot=300, seed=1)
+    np.testing.assert_allclose(limits(ratio.effects), np.exp(limits(link.effects)), rtol=1e-10)
+    np.testing.assert_allclose(ratio.effects["p_value"], link.effects["p_value"])
+    means = m.explore("g", scale="response").infer(how="boot", n_boot=300, seed=1).effects
+    assert (means["ci_lower"] > 0).all()
+    assert (means["ci_upper"] < 1).all()
+    assert (means["ci_lower"] < means["estimate"]).all()
+    assert (means["estimate"] < means["ci_upper"]).all()
+    predicted = m.predict(rows().head(5)).infer(how="boot", n_boot=300, seed=1).predictions
+    assert predicted["ci_lower"].min() > 0
+    assert predicted["ci_upper"].max() < 1
+
+
+def test_the_p_value_and_the_interval_speak_of_the_same_null():
+    """p < .05 exactly where the 95 % interval leaves the null out, for nulls on both sides of the estimate, and p is never 0."""
+    m = model("mpg ~ wt", load_dataset("mtcars")).fit()
+    for kind in ("percentile", "bca", "basic"):
+        inside = m.infer(how="boot", n_boot=2000, seed=1, ci_type=kind).params.row(1, named=True)
+        for null in np.linspace(inside["ci_lower"] - 0.5, inside["ci_upper"] + 0.5, 9):
+            row = m.infer(how="boot", n_boot=2000, seed=1, ci_type=kind, null=float(null)).params.row(1, named=True)
+            covered = inside["ci_lower"] < null < inside["ci_upper"]
+            assert (row["p_value"] > 0.05) == covered
+            assert row["p_value"] >= 1 / 2001
+    greater = m.infer(how="boot", n_boot=2000, seed=1, alternative="less").params.row(1, named=True)
+    assert greater["ci_lower"] == -np.inf
+    assert 1 / 2001 <= greater["p_value"] < 0.005
+
+
+def test_a_seed_replays_and_is_kept():
+    m = model("mpg ~ wt", load_dataset("mtcars")).fit()
+    one = m.infer(how="boot", n_boot=50)
+    again = m.infer(how="boot", n_boot=50, seed=one.inference.options["seed"])
+    assert one.resamples.equals(again.resamples)
+    assert not one.resamples.equals(m.infer(how="boot", n_boot=50).resamples)
+    few = m.infer(how="boot", n_boot=50, seed=1, save_resamples=False)
+    assert few.inference.extra.values is None
+    assert few.params.equals(m.infer(how="boot", n_boot=50, seed=1).params)
+
+
+MODELS = {
+    "lm": ("y ~ x + g", {}),
+    "glm": ("count ~ x + g", {"family": "poisson"}),
+    "negbinomial": ("over ~ x", {"family": "negbinomial"}),
+    "quasi": ("count ~ x", {"family": "quasipoisson"}),
+    "lmm": ("y ~ x + g + (1 | s)", {}),
+    "glmm": ("count ~ x + (1 | s)", {"family": "poisson"}),
+}
+ROWS_ALONE = {"case", "residual", "wild"}
+REFUSED = {
+    *(("glm", s) for s in ("residual", "wild")),
+    *(("negbinomial", s) for s in ("residual", "wild")),
+    *(("quasi", s) for s in ("residual", "wild", "parametric")),
+    *((m, s) for m in ("lmm", "glmm") for s in ROWS_ALONE),
+    *((m, "group") for m in ("lm", "glm", "negbinomial", "quasi")),
+}
+
+
+@pytest.mark.parametrize("scheme", ["auto", "case", "group", "bayes", "residual", "wild", "parametric", "jackknife"])
+@pytest.mark.parametrize("name", MODELS)
+def test_every_model_has_numbers_or_a_refusal_that_says_what_to_do(name, scheme):
+    formula, options = MODELS[name]
+    m = model(formula, rows(), **options).fit()
+    asked = {"how": "boot", "scheme": scheme, **({} if scheme == "jackknife" else {"n_boot": 20, "seed": 1})}
+    if (name, scheme) in REFUSED:
+        with pytest.raises(Refused, match=r"(Use|Name) "):
+            m.infer(**asked)
+        return
+    frame = m.infer(**asked).params
+    numbers = frame.select("se", "ci_lower", "ci_upper", "p_value").to_numpy()
+    assert np.isfinite(numbers).all()
+    assert (frame["ci_lower"] < frame["estimate"]).all() or scheme != "jackknife"
+
+
+def test_what_cannot_be_answered_is_refused():
+    m = model("mpg ~ wt", load_dataset("mtcars")).fit()
+    for options in ({"n_boot": 5}, {"seed": 1}, {"ci_type": "bca"}):
+        with pytest.raises(OptionError, match="has no use for scheme='jackknife'"):
+            m.infer(how="boot", scheme="jackknife", **options)
+    with pytest.raises(Refused, match=r"not defined for scheme='wild'.*percentile"):
+        m.infer(how="boot", scheme="wild", ci_type="bca")
+    mixed = model("y ~ x + (1 | s)", rows()).fit()
+    with pytest.raises(Refused, match="varying='exclude'"):
+        mixed.predict().infer(how="boot", n_boot=10)
+    assert mixed.predict(rows().head(2), varying="exclude").infer(how="boot", n_boot=10, seed=1).predictions["se"].min() > 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("scheme", "errors"), [("case", "hetero"), ("wild", "hetero"), ("bayes", "hetero"), ("residual", "skewed"), ("case", "skewed")]
+)
+def test_intervals_cover(scheme, errors):
+    """95 % intervals of a slope, n = 80, 400 data sets: between .91 and .98 (Monte Carlo error .011)."""
+    rng = np.random.default_rng(3)
+    hits = 0
+    for i in range(400):
+        x = rng.normal(size=80)
+        e = rng.normal(size=80) * (0.5 + np.abs(x)) if errors == "hetero" else rng.exponential(size=80) - 1
+        d = pl.DataFrame({"x": x, "y": x + e})
+        row = model("y ~ x", d).fit().infer(how="boot", scheme=scheme, n_boot=499, seed=i).params.row(1, named=True)
+        hits += row["ci_lower"] < 1 < row["ci_upper"]
+    assert 0.91 < hits / 400 < 0.98
+
+
+@pytest.mark.slow
+def test_group_bootstrap_covers_a_predictor_between_clusters_where_rows_do_not():
+    rng = np.random.default_rng(4)
+    hits = {"group": 0, "case": 0}
+    for i in range(200):
+        c = np.repeat(np.arange(30), 5)
+        d = pl.DataFrame({"c": c, "z": rng.normal(size=30)[c], "y": rng.normal(size=30)[c] + 0.5 * rng.normal(size=150)})
+        for scheme, cluster in (("group", "c"), ("case", None)):
+            row = model("y ~ z", d).fit().infer(how="boot", scheme=scheme, cluster=cluster, n_boot=299, seed=i).params.row(1, named=True)
+            hits[scheme] += row["ci_lower"] < 0 < row["ci_upper"]
+    assert hits["group"] / 200 > 0.88
+    assert hits["case"] / 200 < 0.75
