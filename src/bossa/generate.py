@@ -104,7 +104,10 @@ def _said(recipe: Recipe, people: Population) -> Iterator[str]:
         yield f"sigma = {recipe.sigma:.6g}"
     for term, L in zip(() if people.design.random is None else people.design.random.terms, people.roots):
         sd = np.sqrt((L**2).sum(axis=1))
-        yield f"random effects of {term.factor}: sd " + ", ".join(f"{name} = {s:.6g}" for name, s in zip(term.names, sd))
+        said = ", ".join(f"{name} = {s:.6g}" for name, s in zip(term.names, sd))
+        pairs = [(i, j) for j in range(len(sd)) for i in range(j + 1, len(sd)) if L[i] @ L[j] != 0.0]
+        corr = ", ".join(f"{term.names[j]}, {term.names[i]} = {L[i] @ L[j] / (sd[i] * sd[j]):.6g}" for i, j in pairs)
+        yield f"random effects of {term.factor}: sd {said}" + (f"; corr {corr}" if corr else "")
 
 
 # ---------------------------------------------------------------- at the door
