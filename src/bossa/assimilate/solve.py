@@ -21,7 +21,7 @@ from ..state.distributions import Normal
 from ..state.fields import array
 from ..state.posterior import Posterior
 from ..types import Floats
-from .drift import Discount, mixed_evidence, mixed_moments, most_likely, nodes, posterior_weights, root_of
+from .drift import NODES, SCALAR_NODES, Discount, mixed_evidence, mixed_moments, most_likely, nodes, posterior_weights, root_of
 from .engine import Motion, Path, Scale, Start, gaps, run
 from .sites import Rows, Site, laplace_site, rescaled, site_at
 
@@ -288,7 +288,7 @@ def _unknown_drift(sites: list[Site], start: Start, scale: Scale, dt: Floats, ho
     if how == "ml":
 
         def evidence(q: float) -> float:
-            if start.k == 1 and scale.known is not None and start.flat == 0:
+            if one_number(start, scale):
                 return float(scalar_nodes(sites, start, v[0] * np.array([q]), dt)["evidence"][0, -1])
             total = run(sites, start, base.scaled(q), scale, dt, smooth=False)[0].evidence
             return float(total[-1])
@@ -303,7 +303,7 @@ def _unknown_drift(sites: list[Site], start: Start, scale: Scale, dt: Floats, ho
             f"drift by maximum likelihood: Q = {q:.6g} × a batch's variance, taken as known; LR against none {ratio:.4g}, p {p:.4g}"
         )
         return run(sites, start, base.scaled(q), scale, dt)[0]
-    q, prior = nodes()
+    q, prior = nodes(SCALAR_NODES if one_number(start, scale) else NODES)
     path, weights = mixture(sites, start, scale, base, v, q, prior, dt)
     mean_q = float(weights[:, -1] @ q)
     chosen |= {"q": mean_q, "Q": mean_q * v, "q_weights": weights[:, -1], "q_nodes": q}
@@ -312,6 +312,11 @@ def _unknown_drift(sites: list[Site], start: Start, scale: Scale, dt: Floats, ho
         f"posterior mean Q = {mean_q:.4g} × a batch's variance"
     )
     return path
+
+
+def one_number(start: Start, scale: Scale) -> bool:
+    """A single coefficient with a proper prior and known σ: all process variances are filtered in one pass."""
+    return start.k == 1 and scale.known is not None and start.flat == 0
 
 
 def scalar_nodes(sites: list[Site], start: Start, Q: Floats, dt: Floats) -> dict[str, Floats]:
@@ -330,7 +335,7 @@ def mixture(
     sites: list[Site], start: Start, scale: Scale, base: Motion, v: Floats, q: Floats, prior: Floats, dt: Floats
 ) -> tuple[Path, Floats]:
     """The path averaged over q, and the weights (nodes, T) of the nodes after each batch."""
-    if start.k == 1 and scale.known is not None and start.flat == 0:
+    if one_number(start, scale):
         return _scalar_mixture(sites, start, v, q, prior, dt)
     paths = [run(sites, start, base.scaled(value), scale, dt)[0] for value in q]
     evidence = np.array([p.evidence for p in paths])
