@@ -6,29 +6,39 @@ frame. `_then` is the only place that knows what becomes stale when a stage chan
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import polars as pl
 from attrs import evolve, frozen
 
-from . import generate
+from . import lazy
 from .design.data import as_frame
 from .design.encode import encode
 from .design.formula import make_spec, resolve, update_formula
 from .errors import DataError, NotFitted, UnknownOption
 from .estimate import registry
-from .explore import diagnose, effects, hypothesis, predict, simulate
 from .infer import infer, posterior_of
-from .infer.joint import joint_hypothesis
 from .kernels.family import resolve_family
 from .kernels.link import resolve_link
-from .power import power_frame, settings_of
-from .report import equation, explain, html, plot, summary, table, text
 from .state.design import FitOptions, Problem
 from .state.fit import FitState
 from .state.inference import EffectsState, InferenceState, JointTestState, PredictionState, SimulationState
 from .state.spec import Spec
 from .state.target import Target
+
+if TYPE_CHECKING:
+    from . import generate
+    from . import power as powers
+    from .explore import diagnose, effects, hypothesis, predict, simulate
+    from .infer import joint
+    from .report import equation, explain, html, plot, summary, table, text
+else:  # the same modules, run when first used: a first fit does not wait for them
+    generate, powers = lazy.module("generate"), lazy.module("power")
+    diagnose, effects, hypothesis = (lazy.module(f"explore.{name}") for name in ("diagnose", "effects", "hypothesis"))
+    predict, simulate = lazy.module("explore.predict"), lazy.module("explore.simulate")
+    joint = lazy.module("infer.joint")
+    equation, explain, html = (lazy.module(f"report.{name}") for name in ("equation", "explain", "html"))
+    plot, summary, table, text = (lazy.module(f"report.{name}") for name in ("plot", "summary", "table", "text"))
 
 Focus = EffectsState | PredictionState | SimulationState
 
@@ -277,7 +287,7 @@ class Model:
         2
         """
         study = {"power": power, "how": how, "alpha": alpha, "options": options, "design": design, "n_jobs": n_jobs}
-        settings = settings_of(study)
+        settings = powers.settings_of(study)
         if coef is None:
             given = {"data": data, "n": n, "sigma": sigma, "default": default, "power": power, **columns}
             generate.refuse_parts(self.spec, given, self.fit_state)
@@ -287,7 +297,7 @@ class Model:
         rows = self.data if data is None else as_frame(data)
         recipe = generate.Recipe(spec=self.spec, coef=coef, default=default, sigma=sigma, varying=varying, columns=columns, data=rows, n=n)
         if power is not None:
-            return power_frame(recipe, settings, seed)
+            return powers.power_frame(recipe, settings, seed)
         simulate.check_nsim(nsim)
         frame, state = generate.generated(recipe, nsim, seed)
         return self._then(spec=resolve(self.spec, frame), data=frame, focus=state)
@@ -312,7 +322,7 @@ class Model:
         """A joint test of linear hypotheses in words: m.test("x1 - x2 = 0", "x3 = 1"). One row: df1, df2, statistic, p_value."""
         problem, fit = self._fitted("tests")
         L, null = hypothesis.parse_hypotheses(hypotheses, problem.design.names)
-        return joint_hypothesis(problem, fit, L, null, errors=errors, cluster=cluster, df=df).frame
+        return joint.joint_hypothesis(problem, fit, L, null, errors=errors, cluster=cluster, df=df).frame
 
     def _params_target(self) -> Target:
         return Target(labels=pl.DataFrame({"term": list(self.design.names)}), kind="params")
