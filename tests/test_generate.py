@@ -45,6 +45,17 @@ def test_groups_are_drawn_independently_and_within_each_simulation_anew():
     assert one.simulations["sim_1"].equals(two.simulations["sim_1"])
 
 
+def test_new_random_effects_of_a_poisson_model_give_its_marginal_mean():
+    """E y = exp(η + τ²/2): the lognormal mean over groups."""
+    given = {"n": 300, "coef": {"Intercept": 1, "x": 0.3}, "x": normal(), "s": groups(30), "varying": {"s": 0.5}, "seed": 3}
+    m = model("y ~ x + (1 | s)", family="poisson").simulate(**given).fit()
+    tau2 = m.fit_state.theta[0] ** 2
+    draws = m.simulate(3000, seed=1, varying="sample").focus.values
+    expected = np.exp(m.design.X @ m.fit_state.coef + tau2 / 2)
+    error = np.sqrt((expected + expected**2 * (np.exp(tau2) - 1)) / 3000)
+    assert (np.abs(draws.mean(axis=1) - expected) < 5 * error).all()
+
+
 def test_fitted_random_effects_stay_where_they_are():
     m = model("Reaction ~ Days + (Days | Subject)", load_dataset("sleepstudy")).fit()
     draws = m.simulate(2000, seed=1).focus.values
@@ -129,22 +140,25 @@ def test_every_random_slope_is_drawn():
 
 
 def test_random_slopes_of_factors_and_nested_groups_are_drawn():
+    """The covariance of all rows over 5000 simulations is that of the terms written out by hand."""
     m = model("y ~ g + (g || s) + (1 | a/b)").simulate(
-        n=4000,
+        5000,
+        n=24,
         coef={"Intercept": 0, "g[v]": 0},
-        sigma=0.01,
-        varying={"s": {"sd": {"Intercept": 0, "g[u]": 1, "g[v]": 2}}, "a": 3, "b:a": 0.5},
+        sigma=0.5,
+        varying={"s": {"sd": {"Intercept": 1, "g[u]": 1, "g[v]": 2}, "corr": {("g[u]", "g[v]"): -0.5}}, "a": 3, "b:a": 1.5},
         g=factor("u", "v", within="s"),
-        s=groups(400),
-        a=groups(50),
+        s=groups(6),
+        a=groups(3),
         b=factor("p", "q"),
         seed=1,
     )
-    assert m.data.group_by("a", "b").agg(pl.len()).height == 100
-    y = m.data["y"].to_numpy()
-    assert abs(y.var() / (9 + 0.25 + 2.5) - 1) < 0.6  # 50 groups carry most of it: its variance is uncertain by 20 %
-    difference = m.data.group_by("s", "g", "a", "b").agg(pl.col("y").mean())
-    assert difference.height > 1000
+    g, s, a, b = (m.data[name].to_numpy() for name in "gsab")
+    same = {name: np.equal.outer(x, x) for name, x in zip("gsab", (g, s, a, b))}
+    slope = np.where(same["g"], np.where(g == "u", 1, 4)[:, None], -0.5 * 1 * 2)
+    S = same["s"] * (1 + slope) + 9 * same["a"] + 2.25 * (same["a"] & same["b"]) + 0.25 * np.eye(24)
+    error = np.sqrt((np.outer(np.diag(S), np.diag(S)) + S**2) / 5000)
+    assert (np.abs(np.cov(m.focus.values) - S) < 5 * error).all()
 
 
 # ------------------------------------------------------------------------------------------------------------ recovery
