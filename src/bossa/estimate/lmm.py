@@ -183,11 +183,13 @@ def triangular_factor(A: Floats) -> Array:
 
 def moment_start(P: Products, n: float, reml: bool) -> Floats:
     """θ from moments of the least-squares residuals: column by column, or group by group where that is the better."""
-    simple, T = one_way(P), within_groups(P) if P.cross is None else None
+    T = within_groups(P) if P.cross is None else None
     if T is None:
-        return simple
+        return one_way(P)
     full = blocks.theta_of(P.layout, [T])
-    return min((full, simple), key=lambda theta: profiled.criterion(P, theta, n, reml))
+    if np.abs(T).max() < 3.0:
+        return full
+    return min((full, one_way(P)), key=lambda theta: profiled.criterion(P, theta, n, reml))
 
 
 def within_groups(P: Products) -> Floats | None:
@@ -295,8 +297,12 @@ def _added(last: Minimum, before: Minimum) -> Minimum:
 
 
 def singular(lay: Layout, theta: Floats, below: float = random.SINGULAR) -> bool:
-    """Does some block of T have a singular value below this?"""
-    return any((s < below).any() for g, T in zip(lay.groupings, blocks.factors(lay, theta)) for _, s in _spectra(g, T))
+    """Does some block of T have a singular value below this?   σ_min ≥ |det T| / ‖T‖^(k−1) settles it for most."""
+    for g, T in zip(lay.groupings, blocks.factors(lay, theta)):
+        clear = abs(math.prod(T.diagonal().tolist())) > below * math.sqrt(np.vdot(T, T)) ** (g.k - 1)
+        if not clear and any((s < below).any() for _, s in _spectra(g, T)):
+            return True
+    return False
 
 
 def _spectra(g: blocks.Grouping, T: Floats) -> list[tuple[Array, Array]]:
