@@ -30,7 +30,7 @@ import numpy as np
 from attrs import evolve, field, frozen
 
 from ..errors import Refused
-from ..types import Floats, Ints
+from ..types import Array, Floats, Ints
 from .crossing import DenseCross, Entries, Meeting, SparseCross, cross_blocks, meeting, symmetric
 
 LAPACK_ROWS = 100  # up to here NumPy's own routines serve: importing SciPy's takes longer than many fits
@@ -358,7 +358,7 @@ def inverse_factors(M: Floats) -> tuple[Floats, Floats]:
     return inverse, np.log(product)
 
 
-def upper_factor(S: Floats) -> Floats:
+def upper_factor(S: Floats) -> Array:
     """U upper triangular with UᵀU = S, in a Fortran array; S is overwritten. nan where S is not positive definite: θ overflows."""
     if len(S) <= LAPACK_ROWS:
         try:
@@ -371,7 +371,7 @@ def upper_factor(S: Floats) -> Floats:
     return upper if info == 0 else np.full_like(upper, np.nan)
 
 
-def solve_upper(upper: Floats, B: Floats, transposed: bool) -> Floats:
+def solve_upper(upper: Floats, B: Floats, transposed: bool) -> Array:
     """U⁻¹B, or U⁻ᵀB, for B (D, s)."""
     if len(upper) <= LAPACK_ROWS:
         return np.linalg.solve(upper.T if transposed else upper, B)

@@ -59,7 +59,8 @@ def minimize(
     x, point = start, evaluate(start)
     if point is None:
         return None
-    B, pairs, evaluations, stalled, gain = hessian(point), [], 1, 0, np.inf
+    pairs: list[tuple[Floats, Floats]] = []
+    B, evaluations, stalled, gain = hessian(point), 1, 0, np.inf
     for iteration in range(max_iter):
         step, new_gain = newton_step(B, point.gradient)
         small = new_gain <= ROUNDING * (1.0 + abs(point.criterion))

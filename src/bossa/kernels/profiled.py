@@ -19,7 +19,7 @@ import math
 import numpy as np
 from attrs import frozen
 
-from ..types import Floats
+from ..types import Array, Floats
 from . import blocks
 from .blocks import Cholesky, Half, Inverse, Modes, Products
 
@@ -63,7 +63,7 @@ def criterion(P: Products, theta: Floats, n: float, reml: bool) -> float:
     return math.inf if made is None else _value(made[0], made[2], n, reml)
 
 
-def _factored(P: Products, theta: Floats) -> tuple[Cholesky, Half, Floats] | None:
+def _factored(P: Products, theta: Floats) -> tuple[Cholesky, Half, Array] | None:
     c = blocks.cholesky(P, blocks.factors(P.layout, theta))
     if not math.isfinite(c.logdet):
         return None
