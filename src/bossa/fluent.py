@@ -17,7 +17,7 @@ from .design.encode import encode
 from .design.formula import make_spec, resolve, update_formula
 from .errors import DataError, NotFitted, UnknownOption
 from .estimate import registry
-from .infer import infer, posterior_of
+from .infer import further, infer, posterior_of, stream_of
 from .kernels.family import resolve_family
 from .kernels.link import resolve_link
 from .state.design import FitOptions, Problem
@@ -302,6 +302,16 @@ class Model:
         frame, state = generate.generated(recipe, nsim, seed)
         return self._then(spec=resolve(self.spec, frame), data=frame, focus=state)
 
+    def assimilate(self, batch: Any) -> Model:
+        """One more batch into a model inferred with how="assim": a frame with the formula's columns and the batch's id (`by=`).
+
+        The fit stays what it was; the inference, `.posterior` and `.trajectory()` go on.
+        """
+        problem, _ = self._fitted("assimilate()")
+        if self.focus is None:
+            return self._then(inference=further(problem, self._params_target(), self.inference, batch))
+        return self._then(focus_inference=further(problem, self.focus.target, self.focus_inference, batch))
+
     def update(self, formula: str) -> Model:
         """A new, unfitted model by an edited formula: `m.update(". ~ . - x")`."""
         changed = make_spec(
@@ -413,6 +423,16 @@ class Model:
         """Every replicate of the last bootstrap or permutation: replicate, term, estimate, code (0 usable)."""
         self._fitted("resamples")
         return table.resamples_frame(self)
+
+    def trajectory(self, *, smoothed: bool = False) -> pl.DataFrame:
+        """After .infer(how="assim"): the parameters or effects after each batch (smoothed: each given all batches)."""
+        self._fitted("trajectory()")
+        return stream_of(self.inference if self.focus is None else self.focus_inference, "trajectory").trajectory(smoothed=smoothed)
+
+    def monitor(self, **options: Any) -> pl.DataFrame:
+        """After .infer(how="assim"): does the stream still agree with the model? Options as `bossa.assimilate.monitor`."""
+        self._fitted("monitor()")
+        return stream_of(self.inference if self.focus is None else self.focus_inference, "stream to monitor").monitor(**options)
 
     # ---------------------------------------------------------------- reading
     def tidy(self) -> pl.DataFrame:

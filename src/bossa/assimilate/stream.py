@@ -23,6 +23,7 @@ from ..kernels.family import resolve_family
 from ..kernels.linalg import independent_columns
 from ..kernels.link import resolve_link
 from ..kernels.pooling import METHODS
+from ..state.posterior import Posterior
 from ..state.provenance import hash_columns
 from ..state.target import Target
 from ..types import Floats
@@ -31,7 +32,7 @@ from .door import number, share, variance
 from .drift import read_drift
 from .result import AssimilationResult
 from .sites import Rows, Site, estimate_site, gaussian_site
-from .solve import AssimState, Options, linearised, read_prior, read_sigma
+from .solve import AssimState, InverseGamma, Options, linearised, read_prior, read_sigma
 from .told import columns_read, told
 
 FEW_ROWS = 30  # below this, plug-in standard errors are said to be too small
@@ -138,6 +139,8 @@ def begin(
         raise OptionError("sigma0=0 is not a residual sd.", where=where)
     names = tuple(n for n, k in zip(encoder.columns, kept) if k)
     mean, U, flat = read_prior(prior, names, where)
+    if isinstance(prior, Posterior) and prior.df is not None and prior.sigma is not None and isinstance(sigma, str) and sigma == "nig":
+        sigma, sigma0 = InverseGamma(prior.df / 2, prior.df / 2 * prior.sigma**2), prior.sigma  # conjugate: σ is known as it left off
     options = Options(
         mean=mean,
         U=U,

@@ -42,8 +42,8 @@ def told(state: AssimState, target: Target | None, extend: Any) -> AssimilationR
         gain = 1 - variance / np.where(np.isnan(forecast), np.inf, forecast)
         gain = np.where(np.isnan(variance), np.nan, gain)
         p_nis = f_tail(nis / np.maximum(p.nis_df, 1), np.maximum(p.nis_df, 1), known_df)
-        reference = np.column_stack([running_median(column) for column in alone.T]) if T else alone
-        ess = reference / variance
+        now = _diagonal(seen_as(target, p.own, p.own_V * _by(p.s2), at=p.mean)[1])
+        ess = (np.column_stack([running_median(column) for column in now.T]) if T else now) / variance
     widen = _inflation(p.df)
     scalar = len(names) == 1
     last = _last(state, solution, target, names)

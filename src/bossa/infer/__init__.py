@@ -114,3 +114,15 @@ def posterior_of(problem: Problem, fit: FitState, focus: Any, target: Target, st
     """The `Posterior` that an inference of any kind leaves."""
     find_backend("posterior")
     return import_module(f"{__package__}.posterior").posterior_of(problem, fit, focus, target, state)
+
+
+def stream_of(state: Any, asked: str) -> Any:
+    """The stream behind an inference by how="assim"; NotFitted where there is none."""
+    find_backend("assim")
+    return import_module(f"{__package__}.assimilate").stream_of(state, asked)
+
+
+def further(problem: Problem, target: Target, state: Any, batch: Any) -> Any:
+    """The inference of how="assim" after one more batch."""
+    find_backend("assim")
+    return import_module(f"{__package__}.assimilate").further(problem, target, state, batch)

@@ -43,6 +43,7 @@ class InferenceState:
     notes: tuple[str, ...] = ()
     options: dict[str, Any] = field(factory=dict)
     extra: Any = None  # ResamplesState, CVState, ProfileState, Posterior
+    stream: Any = None  # AssimilationResult, of how="assim"
 
     __attrs_post_init__ = check_axes
 
