@@ -126,11 +126,13 @@ def glm_many(
         with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
             working = W[active] * slope**2 / family.variance(mu)
             score = W[active] * slope * ((Y if Y.ndim == 1 else Y[active]) - mu) / family.variance(mu)
+        wild = ~(np.isfinite(working).all(axis=1) & np.isfinite(score).all(axis=1))
+        working[wild], score[wild] = 1.0, 0.0
         G, _, _ = grams(X, working)
         g = score @ X
         change, inv, bad = solve_many(G, g)
         size = np.sqrt(np.abs(np.einsum("bi,bi->b", change, g)))
-        lost = (bad != FINE) | ~np.isfinite(size)
+        lost = (bad != FINE) | wild
         code[active[lost]] = np.where((bad[lost] != FINE) & (iteration == 0), RANK, OUT_OF_RANGE)
         worse = ~lost & (size > 2 * before[active]) & (size > 1e-6)
         done = ~lost & ~worse & (size < 1e-9)

@@ -15,7 +15,7 @@ from attrs import frozen
 
 from ..design.formula import data_names
 from ..errors import NotFitted, Refused
-from ..state.inference import EffectsState, InferenceState, JointTestState, ResamplesState
+from ..state.inference import EffectsState, InferenceState, JointTestState, ProfileState, ResamplesState
 
 
 class Readable(Protocol):
@@ -133,6 +133,7 @@ COLUMNS: dict[str, Column] = {
     "variance": Column("Variance (or covariance) of the random effects."),
     "sd": Column("Standard deviation."),
     "corr": Column("Correlation of two random effects."),
+    "method": Column("How the limits of the row were found; they are of its `sd`, or of its `corr`.", "plain"),
     "boundary": Column("Whether the variance is estimated as 0 or the correlation as ±1.", "plain"),
     "rsquared_marginal": Column("Share of the variance that the fixed effects carry."),
     "rsquared_conditional": Column("Share of the variance that fixed and random effects carry."),
@@ -302,7 +303,12 @@ def varying_frame(m: Readable, part: str, problem: Any, fit: Any) -> pl.DataFram
     if problem.design.random is None:
         raise Refused("this model has no random effects.", where=f".varying_{part}", do="Add a term such as (1 | g) to the formula.")
     frames = {"spread": varying.spread, "offsets": varying.offsets, "params": varying.params}
-    return frames[part](problem, fit).with_columns(pl.selectors.float().fill_nan(None))
+    frame = frames[part](problem, fit)
+    extra = None if m.inference is None else m.inference.extra
+    limits = extra.spread if part == "spread" and isinstance(extra, (ProfileState, ResamplesState)) else None
+    if limits is not None:
+        frame = frame.with_columns(ci_lower=series(limits.lower), ci_upper=series(limits.upper), method=pl.lit(limits.method))
+    return frame.with_columns(pl.selectors.float().fill_nan(None))
 
 
 # ------------------------------------------------------------------ broom's names

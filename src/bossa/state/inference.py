@@ -103,9 +103,29 @@ class ResamplesState:
     seed: Any
     planned: int
     failed: dict[str, int] = field(factory=dict)
+    spread: SpreadState | None = None
 
     __attrs_post_init__ = check_axes
 
     @property
     def partial(self) -> bool:
         return len(self.code) < self.planned
+
+
+@frozen(kw_only=True, eq=False)
+class SpreadState:
+    """Limits of the R rows of `varying_spread`: of standard deviations, and of correlations where a row has one; how they were found."""
+
+    lower: np.ndarray = array("R")
+    upper: np.ndarray = array("R")
+    method: str
+
+    __attrs_post_init__ = check_axes
+
+
+@frozen(kw_only=True, eq=False)
+class ProfileState:
+    """ζ-curves by label: ψ (m,) and ζ(ψ) (m,); `spread`: limits of the random effects' standard deviations and correlations."""
+
+    curves: dict[str, tuple[np.ndarray, np.ndarray]]
+    spread: SpreadState | None = None

@@ -230,8 +230,21 @@ def profile(case: Case) -> Iterator[Number]:
     if not case.has("profile", "exact"):
         return
     m = case.model.infer(how="profile", conf_level=case.level)
-    rows = case.at("profile", "exact")
-    fixed = m.params
+    rows, fixed = case.at("profile", "exact"), m.params
+    spread = m.varying_spread
+    for i, row in enumerate(rows[: len(rows) - fixed.height]):
+        kind, _, rest = row["term"].partition("_")
+        name, _, factor = rest.partition("|")
+        if kind == "sigma":
+            found = spread.filter(pl.col("group") == "Residual")
+        else:
+            second, _, first = name.replace("(Intercept)", "Intercept").partition(".") if kind == "cor" else ("", "", name.replace("(", "").replace(")", ""))
+            at = spread.filter(pl.col("group").str.split(":").list.sort() == sorted(factor.split(":")))
+            found = at.filter((pl.col("term1") == first) & (pl.col("term2") == second if second else pl.col("term2").is_null()))
+        if found.height != 1:
+            raise AssertionError(f"varying_spread has {found.height} rows for {row['term']}")
+        width = row["upper"] - row["lower"] if None not in (row["lower"], row["upper"]) else None
+        yield from compare_row(("profile", "exact", i), row, found, 0, width, limits="estimate7")
     for i, row in enumerate(rows[len(rows) - fixed.height :]):
         path = ("profile", "exact", len(rows) - fixed.height + i)
         se = case.at("coef", i, "se")

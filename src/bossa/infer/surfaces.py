@@ -1,0 +1,251 @@
+"""The likelihood of a mixed model with one number held: −2 log-likelihood minimised over everything else.
+
+    LinearSurface(problem, fit)       of a linear mixed model, by full maximum likelihood, x = (σT entries, log σ), β profiled out
+    LaplaceSurface(problem, fit)      of a generalized one, x = (β, σT entries, log dispersion)
+
+Both give `evaluate(x)` with the exact gradient. A `Slice` holds one number and leaves the others free: a coordinate (a standard deviation
+that stands first in its term), a linear combination (ℓᵀβ), or a correlation. σT of a term is lower triangular, its first row one entry:
+the term's columns are put in the order that brings what is held to the front.
+
+Source: Bates et al. (2015) §3.4, §5.1; Venzon & Moolgavkar (1988).
+"""
+
+from __future__ import annotations
+
+import math
+import warnings
+from typing import Any
+
+import numpy as np
+from attrs import evolve, field, frozen
+
+from ..errors import BossaWarning
+from ..estimate import glmm, lmm
+from ..estimate.marginal import Search
+from ..kernels import blocks, profiled
+from ..kernels.optimize import differences, minimize
+from ..state.design import Problem
+from ..state.fit import FitState
+from ..types import Floats
+
+
+@frozen(eq=False)
+class Point:
+    """−2 log-likelihood and its gradient at x."""
+
+    criterion: float
+    gradient: Floats
+
+
+class LinearSurface:
+    """D(σT, σ) = log|M| + r²(θ)/σ² + n log 2πσ²,  θ = σT/σ,  of the products of a problem."""
+
+    def __init__(self, prepared: lmm.Prepared, theta: Floats, sigma: float):
+        self.P, self.n = prepared.P, prepared.n
+        self.x = np.append(sigma * theta, math.log(sigma))
+
+    def evaluate(self, x: Floats) -> Point | None:
+        if not abs(x[-1]) < 300:
+            return None
+        s2, sigma = math.exp(2 * x[-1]), math.exp(x[-1])
+        point = profiled.evaluate(self.P, x[:-1] / sigma, self.n, False)
+        if point is None:
+            return None
+        logdet = point.criterion - self.n * (1 + math.log(2 * math.pi * point.r2 / self.n))
+        slope = point.logdet_slope + point.r2_slope / s2
+        of_log_sigma = 2 * self.n - 2 * point.r2 / s2 - slope @ x[:-1] / sigma
+        return Point(logdet + point.r2 / s2 + self.n * math.log(2 * math.pi * s2), np.append(slope / sigma, of_log_sigma))
+
+    def start(self) -> None:
+        """Nothing to forget between evaluations."""
+
+
+class LaplaceSurface:
+    """The marginal likelihood that `estimate.glmm` maximises."""
+
+    def __init__(self, problem: Problem, fit: FitState, nagq: int):
+        prepared = glmm.prepare(problem)
+        self.search = Search(prepared.model, nagq)
+        self.basis = prepared.basis
+        beta = fit.coef if prepared.basis is None else np.linalg.solve(prepared.basis, fit.coef)
+        self.search.beta = beta
+        tail = fit.engine.x[len(fit.engine.x) - self.search.shaped :] if self.search.shaped else np.empty(0)  # type: ignore[attr-defined]
+        self.x = np.concatenate((beta, fit.sigma * np.asarray(fit.theta), tail))
+
+    def evaluate(self, x: Floats) -> Point | None:
+        with np.errstate(all="ignore"):
+            point = self.search(x)
+        return None if point is None else Point(point.criterion, point.gradient)
+
+    def start(self) -> None:
+        self.search.u = self.search.model.system.zero()
+
+
+@frozen(eq=False)
+class Linear:
+    """a·x = ψ: the coordinate where a is largest follows from the others."""
+
+    a: Floats
+
+    @property
+    def pivot(self) -> int:
+        return int(np.argmax(np.abs(self.a)))
+
+    def free(self, x: Floats) -> Floats:
+        return np.delete(x, self.pivot)
+
+    def place(self, u: Floats, psi: float) -> Floats:
+        i, others = self.pivot, np.delete(self.a, self.pivot)
+        return np.insert(u, i, (psi - others @ u) / self.a[i])
+
+    def slope(self, gradient: Floats, u: Floats, psi: float) -> Floats:
+        i = self.pivot
+        return np.delete(gradient, i) - gradient[i] * np.delete(self.a, i) / self.a[i]
+
+
+@frozen(eq=False)
+class Correlation:
+    """Row 2 of a triangle, at coordinates i and i + 1 of x: s (ρ, √(1 − ρ²)); s is free, in the place of i."""
+
+    i: int
+    j: int
+
+    def free(self, x: Floats) -> Floats:
+        u = np.delete(x, self.j)
+        u[self.i] = math.hypot(x[self.i], x[self.j])
+        return u
+
+    def place(self, u: Floats, psi: float) -> Floats:
+        x = np.insert(u, self.j, u[self.i] * math.sqrt(max(1 - psi * psi, 0.0)))
+        x[self.i] = u[self.i] * psi
+        return x
+
+    def slope(self, gradient: Floats, u: Floats, psi: float) -> Floats:
+        out = np.delete(gradient, self.j)
+        out[self.i] = gradient[self.i] * psi + gradient[self.j] * math.sqrt(max(1 - psi * psi, 0.0))
+        return out
+
+
+@frozen(eq=False)
+class Slice:
+    """The surface with one number held at ψ, minimised over the rest; every search begins where the one before ended.
+
+    hessian  (m, m)  of the surface at its minimum
+    """
+
+    surface: Any
+    held: Any
+    hessian: Floats
+    last: list[Floats] = field(factory=list)
+
+    def minimum(self, psi: float) -> float:
+        """D(ψ); nan where it cannot be computed."""
+        first = self.held.free(self.surface.x)
+        starts = [self.last[-1] if self.last else first]
+        found = self._search(starts[0], psi)
+        if found is None or not found.converged or (np.abs(found.x) < 1e-4 * (np.abs(first) + 1e-8)).any():
+            self.surface.start()
+            other = self._search(first, psi)
+            found = min((f for f in (found, other) if f is not None), key=_criterion, default=None)
+        if found is None:
+            return math.nan
+        self.last[:] = [found.x]
+        return found.point.criterion
+
+    def _search(self, u: Floats, psi: float) -> Any:
+        if len(u) == 0:
+            point = self.surface.evaluate(self.held.place(u, psi))
+            return None if point is None else _Alone(u, point)
+
+        def evaluate(u: Floats) -> Point | None:
+            point = self.surface.evaluate(self.held.place(u, psi))
+            return None if point is None else Point(point.criterion, self.held.slope(point.gradient, u, psi))
+
+        def hessian(point: Point) -> Floats:
+            J = self._jacobian(u, psi)
+            return J.T @ self.hessian @ J
+
+        return minimize(evaluate, hessian, u, 1e-11)
+
+    def _jacobian(self, u: Floats, psi: float) -> Floats:
+        """∂x/∂u (m, m − 1)."""
+        eye = np.eye(len(u) + 1)
+        return np.array([self.held.slope(row, u, psi) for row in eye])
+
+
+@frozen(eq=False)
+class _Alone:
+    x: Floats
+    point: Point
+    converged: bool = True
+
+
+def _criterion(found: Any) -> float:
+    return found.point.criterion
+
+
+def curvature(surface: Any) -> Floats:
+    """Hessian (m, m) of the surface at its minimum by differences of the gradient, made positive definite."""
+    x = surface.x
+
+    def gradient(at: Floats) -> Floats:
+        point = surface.evaluate(at)
+        return np.full_like(x, np.nan) if point is None else point.gradient
+
+    H = differences(gradient, x, 1e-4 * np.maximum(np.abs(x), 1e-2))
+    H = 0.5 * (H + H.T)
+    if not np.isfinite(H).all():
+        return np.eye(len(x))
+    scale = np.sqrt(np.maximum(np.abs(np.diag(H)), 1e-8))
+    values, vectors = np.linalg.eigh(H / np.outer(scale, scale))
+    return (vectors * np.maximum(np.abs(values), 1e-4)) @ vectors.T * np.outer(scale, scale)
+
+
+def reordered(problem: Problem, number: int, front: tuple[int, ...]) -> Problem:
+    """The problem with columns `front` of random-effects term `number` put first."""
+    random = problem.design.random
+    assert random is not None
+    term = random.terms[number]
+    order = [*front, *(i for i in range(len(term.names)) if i not in front)]
+    connected = (term.mask | term.mask.T)[np.ix_(order, order)]
+    moved = evolve(term, names=tuple(term.names[i] for i in order), Z=term.Z[:, order], mask=np.tril(connected))
+    terms = tuple(moved if i == number else t for i, t in enumerate(random.terms))
+    return evolve(problem, design=evolve(problem.design, random=evolve(random, terms=terms)))
+
+
+def reordered_theta(problem: Problem, number: int, front: tuple[int, ...], theta: Floats, factors: list[Floats]) -> Floats:
+    """θ of the reordered problem."""
+    term = problem.design.random.terms[number]  # type: ignore[union-attr]
+    order = [*front, *(i for i in range(len(term.names)) if i not in front)]
+    T = lmm.lower_factor(factors[number][order])
+    connected = np.tril((term.mask | term.mask.T)[np.ix_(order, order)])
+    cols, rows = np.nonzero(connected.T)
+    start = sum(int(t.mask.sum()) for t in problem.design.random.terms[:number])  # type: ignore[union-attr]
+    out = theta.copy()
+    out[start : start + len(rows)] = T[rows, cols]
+    return out
+
+
+def quiet_fit(problem: Problem, estimator: Any) -> FitState:
+    """A fit whose warnings have been given already."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", BossaWarning)
+        return estimator(problem)
+
+
+def held_products(prepared: lmm.Prepared, row: Floats, psi: float) -> blocks.Products:
+    """Cross-products of the linear mixed model with ℓᵀβ = ψ: one column less, its part taken from the response.
+
+    F = [X̃ ỹ] with X = X̃R and ỹ = y − Xβ₀;   Xβ = X(β_ψ + Nγ),  β_ψ = (ψ/ℓ_j) e_j
+    """
+    P, p = prepared.P, len(row)
+    j = int(np.argmax(np.abs(row)))
+    N = np.delete(np.eye(p), j, axis=1)
+    N[j] = -np.delete(row, j) / row[j]
+    base = np.zeros(p)
+    base[j] = psi / row[j]
+    W = np.zeros((p + 1, p))
+    W[:p, : p - 1] = prepared.R @ N
+    W[:p, -1] = prepared.R @ (prepared.start - base)
+    W[p, -1] = 1.0
+    return evolve(P, B=np.einsum("kmg,ms->ksg", P.B, W), Br=P.Br @ W, C=W.T @ P.C @ W)
