@@ -300,7 +300,10 @@ BAD = [
     ({"sigma": -1}, OptionError, "sigma=-1 is not positive"),
     ({"n": 0}, OptionError, "n=0"),
     ({"n": None}, OptionError, "how many rows"),
-    ({"n": [20, 30]}, OptionError, r"n=\[20, 30\]"),
+    ({"n": [20, 30]}, OptionError, r"n=\[20, 30\].*power="),
+    ({"coef": {"Intercept": 0, "x": [0, 1]}}, OptionError, "several are for power="),
+    ({"x": [normal(), normal(1)]}, OptionError, "said in 2 ways"),
+    ({"x": np.ones((20, 2))}, DataError, "2 axes"),
     ({"x": "normal"}, OptionError, "no column.*normal"),
     ({"x": [1.0, 2.0]}, OptionError, "numbers of rows differ: n= 20, x 2"),
     ({"z": 3}, UnknownOption, "column 'z'"),
@@ -375,6 +378,21 @@ def test_models_that_cannot_be_simulated_are_refused(formula, family, given, mat
 def test_a_mean_outside_the_family_is_refused():
     with pytest.raises(OptionError, match="mean of -"):
         model("y ~ x", family="poisson", link="identity").simulate(n=50, coef={"Intercept": 0, "x": 1}, x=normal(), seed=1)
+
+
+@pytest.mark.parametrize(("family", "link"), [("poisson", "identity"), ("gamma", "inverse"), ("binomial", "identity"), ("poisson", "log")])
+def test_random_effects_that_leave_the_family_are_refused(family, link):
+    """Not drawn from a mean that does not exist: a gamma response would be negative without a word."""
+    start = 40.0 if link == "log" else 0.5
+    given = {"n": 60, "coef": {"Intercept": 0}, "s": groups(30), "varying": {"s": 3}, "seed": 1} | (
+        {"sigma": 0.1} if family == "gamma" else {}
+    )
+    with pytest.raises(OptionError, match=r"(random effects|coefficients) give a mean"):
+        model("y ~ 1 + (1 | s)", family=family, link=link).simulate(**given | {"coef": {"Intercept": start}})
+
+
+def test_an_intercept_alone_can_be_simulated():
+    assert model("y ~ 1").simulate(n=7, coef={"Intercept": 3}, sigma=1, seed=1).fit().design.n == 7
 
 
 def test_counted_rows_are_refused():

@@ -26,7 +26,7 @@ from .design.encoder import Encoder
 from .design.formula import data_names, resolve
 from .design.terms import DOT
 from .errors import DataError, NotFitted, OptionError, Refused, UnknownColumn, UnknownOption
-from .kernels.scatter import scattered
+from .kernels.scatter import impossible, scattered
 from .kernels.streams import entropy, stream
 from .state.design import Design, Problem
 from .state.distributions import Column
@@ -171,6 +171,8 @@ def _check_columns(recipe: Recipe) -> None:
             raise OptionError(what, where=WHERE, do=f"Give {name}=normal(0, 1), factor('a', 'b'), groups(20), an array, or a number.")
     dotted = any(DOT in term.factors for term in recipe.spec.fixed)
     for name, what in recipe.columns.items():
+        if isinstance(what, (list, tuple)) and any(isinstance(w, Column) for w in what):
+            raise OptionError(f"{name!r} is said in {len(what)} ways.", where=WHERE, do="Give one; several are for power=.")
         if name not in read and not dotted and not isinstance(what, Column) and not is_given(what):
             raise UnknownOption(name, [*read, *OPTIONS], where=WHERE, kind="column")
 
@@ -281,7 +283,7 @@ def population(recipe: Recipe, frame: pl.DataFrame) -> Population:
         roots=roots,
         dispersion=1.0 if recipe.sigma is None else float(recipe.sigma) ** 2,
     )
-    _check_range(people)
+    _mean(people, people.eta, "coefficients")
     return people
 
 
@@ -294,22 +296,17 @@ def _whole(frame: pl.DataFrame, name: str) -> Floats:
     return trials
 
 
-def _check_range(people: Population) -> None:
-    """The mean without random effects must be possible in every row."""
+def _mean(people: Population, eta: Floats, whose: str) -> Floats:
+    """g⁻¹(η) (n,).   raises  OptionError where the family cannot have it"""
     family, link = people.spec.family, people.spec.link
     with np.errstate(all="ignore"):
-        mu = np.asarray(link.inverse(people.eta))
-    top = 1e15 if family.discrete and family.high == np.inf else np.inf
-    wrong = ~np.isfinite(mu) | (mu < family.low) | (mu > min(family.high, top)) | (people.eta <= link.eta_low)
-    if family.dispersion != "one":  # a positive response scatters around a positive mean
-        wrong |= mu <= family.low
+        mu = np.asarray(link.inverse(eta))
+    wrong = impossible(family, mu) | (eta <= link.eta_low)
     if wrong.any():
-        i = int(np.argmax(wrong))
-        raise OptionError(
-            f"the coefficients give a mean of {mu[i]:.4g} in {int(wrong.sum())} of {len(mu)} rows, which {family.name!r} cannot have.",
-            where=WHERE,
-            do="Change coef=, or use another link.",
-        )
+        bad, rows = mu[np.argmax(wrong)], f"{int(wrong.sum())} of {len(mu)} rows"
+        what = f"the {whose} give a mean of {bad:.4g} in {rows}, which {family.name!r} cannot have."
+        raise OptionError(what, where=WHERE, do="Change them, or use another link.")
+    return mu
 
 
 # ---------------------------------------------------------------- draws
@@ -318,7 +315,7 @@ def draw(people: Population, rng: np.random.Generator) -> Floats:
     eta = people.eta
     if people.design.random is not None:
         eta = eta + scattered(rng, people.design.random.terms, people.roots)
-    mu = people.spec.link.inverse(eta)
+    mu = _mean(people, eta, "random effects")
     return people.spec.family.sample(rng, mu, people.dispersion, people.design.weights)
 
 

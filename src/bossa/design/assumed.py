@@ -20,7 +20,8 @@ from .draw import WHERE
 def finite_number(value: Any, name: str) -> float:
     number = isinstance(value, (int, float, np.integer, np.floating)) and not isinstance(value, bool)
     if not number or not np.isfinite(value):
-        raise OptionError(f"{name}={value!r} is not a finite number.", where=WHERE)
+        do = "Give one number; several are for power=." if np.ndim(value) else ""
+        raise OptionError(f"{name}={value!r} is not a finite number.", where=WHERE, do=do)
     return float(value)
 
 

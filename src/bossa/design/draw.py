@@ -25,7 +25,8 @@ def row_count(columns: Mapping[str, Any], n: Any, data: pl.DataFrame | None) -> 
     said: dict[str, int] = {}
     if n is not None:
         if isinstance(n, bool) or not isinstance(n, (int, np.integer)) or n < 1:
-            raise OptionError(f"n={n!r} is not a whole number of at least 1.", where=WHERE)
+            do = "Give one number; several are for power=." if isinstance(n, (list, tuple, range, np.ndarray)) else ""
+            raise OptionError(f"n={n!r} is not a whole number of at least 1.", where=WHERE, do=do)
         said["n="] = int(n)
     if data is not None:
         said["the data"] = data.height
@@ -65,7 +66,7 @@ def draw_frame(columns: Mapping[str, Any], n: int, rng: np.random.Generator, dat
             raise UnknownColumn(missing, order, where=f"{WHERE} {name}=")
         for name in ready:
             made[name] = _column(name, waiting.pop(name), n, rng, made, in_blocks=name == blocks)
-    return pl.DataFrame([made[name] for name in order])
+    return pl.DataFrame([made[name] for name in order] or [pl.Series("row", np.arange(1, n + 1))])  # a frame without columns has no rows
 
 
 def needs(what: Any) -> set[str]:

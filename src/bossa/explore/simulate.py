@@ -1,8 +1,8 @@
 """New responses from a fitted model: y* ~ f(y | μ̂, φ̂), row by row of the data used.
 
-A response comes back as R's `simulate` gives it: numbers as they are, the count of successes where the formula says cbind(success, failure),
-the proportion where weights= holds the trials. Column i draws from its own stream, so the first columns do not depend on how many are
-asked for.
+A response comes back as R's `simulate` gives it: numbers as they are, the count of successes where the formula says
+cbind(success, failure), the proportion where weights= holds the trials. Column i draws from its own stream, so the first columns do not
+depend on how many are asked for.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import OptionError, Refused, UnknownOption
-from ..kernels.scatter import scattered
+from ..kernels.scatter import impossible, scattered
 from ..kernels.streams import entropy, stream
 from ..state.design import Problem
 from ..state.fields import conf_level
@@ -61,7 +61,12 @@ def resampled_mean(problem: Problem, fit: FitState, rng: np.random.Generator) ->
     design = problem.design
     roots = [fit.sigma * T for T in term_factors(problem, fit)]
     eta = design.X @ fit.coef + scattered(rng, design.random.terms, roots)  # type: ignore[union-attr]
-    return problem.link.inverse(eta if design.offset is None else eta + design.offset)
+    with np.errstate(all="ignore"):
+        mu = np.asarray(problem.link.inverse(eta if design.offset is None else eta + design.offset))
+    if impossible(problem.family, mu).any():
+        what = f"new random effects carry the mean where {problem.family.name!r} cannot have it."
+        raise Refused(what, where="simulate(varying='sample')", do="Use a log or logit link, or varying='fitted'.")
+    return mu
 
 
 def units(problem: Problem) -> tuple[Floats | None, tuple[str, ...]]:

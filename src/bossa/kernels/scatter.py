@@ -10,7 +10,16 @@ from typing import Any
 
 import numpy as np
 
-from ..types import Floats
+from ..types import Bools, Floats
+
+LARGEST_COUNT = 1e15  # a mean beyond which counts are no longer whole numbers in double precision
+
+
+def impossible(family: Any, mu: Floats) -> Bools:
+    """Rows (n,) whose mean the family cannot have, or draw from."""
+    edge = mu < family.low if family.dispersion == "one" else mu <= family.low  # a positive response has a positive mean
+    top = LARGEST_COUNT if family.discrete and family.high == np.inf else np.inf
+    return ~np.isfinite(mu) | edge | (mu > min(family.high, top))
 
 
 def lower_root(S: Floats) -> Floats:
