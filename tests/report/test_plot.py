@@ -206,6 +206,15 @@ def test_simulations(glm):
     assert p.frame["sim_3"].to_list() == [int((m.simulations["sim_3"] == v).sum()) for v in (0, 1)]
 
 
+def test_profiles(lmm):
+    m = lmm.infer(how="profile", n_steps=6)
+    p = m.plot_profile()
+    for ax, (label, part) in zip(p.axes, p.frame.group_by("term", maintain_order=True)):
+        assert ax.get_title(loc="left") == label[0]
+        np.testing.assert_array_equal(points(ax), part["value", "zeta"].to_numpy())
+    assert p.frame["term"].unique(maintain_order=True).to_list()[:2] == m.params["term"].to_list()
+
+
 # ---------------------------------------------------------------- every state
 def states(lm, lmm, glm):
     new = load_dataset("penguins").head(3)
@@ -216,6 +225,8 @@ def states(lm, lmm, glm):
         "one-sided": lm.infer(alternative="less"),
         "permuted": lm.infer(how="perm", n_perm=50, seed=1),
         "joint": lm.infer(how="joint"),
+        "posterior": lm.infer(how="posterior"),
+        "assimilated": lm.infer(how="assim", by="species"),
         "explored": lm.explore("species"),
         "explored joint": lm.explore("pairwise(species)").infer(how="joint"),
         "explored one-sided": lm.explore("pairwise(species)").infer(alternative="greater"),

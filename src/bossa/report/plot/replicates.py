@@ -1,4 +1,4 @@
-"""Many answers to one question: resampled estimates, simulated responses."""
+"""Many answers to one question: resampled estimates, simulated responses, likelihood profiles."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ import polars as pl
 from matplotlib.ticker import MaxNLocator
 
 from ...errors import NotFitted
-from ...state.inference import InferenceState, ResamplesState
+from ...state.inference import InferenceState, ProfileState, ResamplesState
 from .. import table
-from .figure import COLOURS, SOFT, Plot, canvas, finish, labelled, styled, thin, uncertainty_said
+from .figure import COLOURS, SOFT, Plot, canvas, dashed, finish, labelled, styled, thin, uncertainty_said
 
 PANELS = 12
 OUTLINES = 30  # simulated responses drawn
@@ -79,5 +79,39 @@ def simulate(m: table.Readable) -> Plot:
 
 @styled
 def profile(m: table.Readable) -> Plot:
-    """The likelihood along each parameter."""
-    raise NotFitted("there are no profiles yet.", where="plot_profile()", do='Write m = m.infer(how="profile") and ask that.')
+    """ζ along each parameter: a straight line where the likelihood is quadratic, so that ± standard errors would do."""
+    inference: InferenceState = m.inference if m.focus is None else m.focus_inference
+    state = getattr(inference, "extra", None)
+    if not isinstance(state, ProfileState):
+        raise NotFitted("there are no profiles yet.", where="plot_profile()", do='Write m = m.infer(how="profile") and ask that.')
+    curves = [(label, np.asarray(psi), np.asarray(zeta)) for label, (psi, zeta) in state.curves.items() if len(psi)][:PANELS]
+    if not curves:
+        raise NotFitted("the curves were not kept.", where="plot_profile()", do='Write m = m.infer(how="profile", n_steps=20).')
+    limits = _profile_limits(inference, state)
+    frame = pl.concat(pl.DataFrame({"term": [label] * len(psi), "value": psi, "zeta": zeta}) for label, psi, zeta in curves)
+    across = min(len(curves), 3)
+    down = -(-len(curves) // across)
+    figure, axes = canvas(max(5.5, 3.1 * across), 1.2 + 2.3 * down, down, across)
+    for i, ax in enumerate(axes.flat):
+        ax.set_visible(i < len(curves))
+    for i, (ax, (label, psi, zeta)) in enumerate(zip(axes.flat, curves)):
+        ax.plot(psi, zeta, color=COLOURS[0], linewidth=1.8, marker="o", markersize=3)
+        dashed(ax, 0, "y")
+        if label in limits:
+            lower, upper = np.clip(limits[label], psi.min(), psi.max())
+            ax.axvspan(lower, upper, color=COLOURS[0], alpha=0.12, linewidth=0)
+        ax.set_title(label)
+        thin(ax, "both")
+        if i % across == 0:
+            ax.set_ylabel("ζ (signed root of the deviance)")
+    more = f"the first {PANELS} of {len(state.curves)} curves" if len(state.curves) > PANELS else ""
+    caption = [f"Shaded: {uncertainty_said(inference)}", "a straight line: standard errors say all", more]
+    return finish(figure, frame, "profile", f"Likelihood profiles of {m.spec.formula}", caption)
+
+
+def _profile_limits(inference: InferenceState, state: ProfileState) -> dict[str, tuple[float, float]]:
+    """Limits by label: of the rows asked about first, then of the random effects' spread, in the order of the curves."""
+    found = [] if inference.interval is None else [tuple(pair) for pair in np.asarray(inference.interval).T if np.isfinite(pair).any()]
+    if state.spread is not None:
+        found += [(float(low), float(high)) for low, high in zip(state.spread.lower, state.spread.upper)]
+    return dict(zip(state.curves, found)) if len(found) == len(state.curves) else {}
