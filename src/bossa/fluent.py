@@ -467,9 +467,9 @@ class Model:
         shown = self if self.inference is not None else self._then(focus=None).infer()
         return summary.summary(shown, diagnose.diagnostics(problem, fit), diagnose.casewise_residuals(problem, fit))
 
-    def equation(self, *, numbers: bool = False):
-        """The model as LaTeX, with symbols or with the estimates."""
-        return equation.equation(self, numbers=numbers)
+    def equation(self, *, numbers: bool = False, form: str = "bars"):
+        """The model as LaTeX, with symbols or with the estimates; form="levels": a mixed model level by level."""
+        return equation.equation(self, numbers=numbers, form=form)
 
     def explain(self):
         """The worked steps of the last result."""

@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bossa.errors import NotFitted
+from bossa import load_dataset, model
+from bossa.errors import NotFitted, Refused, UnknownOption
 from bossa.kernels.family import FAMILIES
 from bossa.kernels.link import LINKS
 from bossa.report import equation
@@ -70,3 +71,24 @@ def test_random_effects_stand_with_their_distribution(states):
 def test_unfitted_models_say_what_to_do(states):
     with pytest.raises(NotFitted, match=r"m\.fit\(\)"):
         equation.equation(states["unfitted"])
+
+
+def test_a_mixed_model_level_by_level():
+    sleep = load_dataset("sleepstudy")
+    m = model("Reaction ~ Days + (Days | Subject)", sleep).fit()
+    assert m.equation(form="levels").latex.split(" \\\\\n") == [
+        r"\begin{aligned}" + "\n"
+        r"\text{Reaction}_i &= \beta_{0,\text{Subject}[i]} + \beta_{1,\text{Subject}[i]}\,\text{Days}_i + \varepsilon_i",
+        r"\varepsilon_i &\sim \mathcal{N}(0, \sigma^2)",
+        r"\beta_{0,\text{Subject}[i]} &= \beta_{0} + u_{0,\text{Subject}[i]}",
+        r"\beta_{1,\text{Subject}[i]} &= \beta_{1} + u_{1,\text{Subject}[i]}",
+        r"\mathbf{u}_{\text{Subject}} &\sim \mathcal{N}(\mathbf{0}, \Sigma_{u})" + "\n" + r"\end{aligned}",
+    ]
+    numbers = m.infer().equation(numbers=True, form="levels").latex
+    assert r"\beta_{1,\text{Subject}[i]} &= 10.47 + u_{1,\text{Subject}[i]}" in numbers
+    slope_only = model("Reaction ~ 1 + (0 + Days | Subject)", sleep).fit().equation(form="levels").latex
+    assert r"\beta_{\text{Days},\text{Subject}[i]} &= 0 + u_{0,\text{Subject}[i]}" in slope_only
+    with pytest.raises(Refused, match="one level"):
+        model("Reaction ~ Days", sleep).fit().equation(form="levels")
+    with pytest.raises(UnknownOption, match="Did you mean 'levels'"):
+        m.equation(form="level")

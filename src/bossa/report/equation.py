@@ -16,7 +16,7 @@ from typing import Any
 
 from attrs import frozen
 
-from ..errors import NotFitted
+from ..errors import NotFitted, Refused, UnknownOption
 from ..state.design import RETerm
 from ..state.spec import Call, Operation
 from .display import cell, row_decimals
@@ -59,6 +59,7 @@ FAMILIES = {
     "quasibinomial": r"\left(\text{mean } \mu_i,\ \text{variance } \phi\,\mu_i(1-\mu_i)\right)",
     "quasipoisson": r"\left(\text{mean } \mu_i,\ \text{variance } \phi\,\mu_i\right)",
 }
+FORMS = ("bars", "levels")
 LETTERS = "uvwabcdefgh"
 LINE = 70  # characters of a line, about
 
@@ -91,26 +92,35 @@ def escape(name: str) -> str:
     return out[0] if len(out) == 1 else f"{{{''.join(out)}}}"
 
 
-def equation(m: Readable, *, numbers: bool = False) -> Equation:
-    """The fitted model in symbols, or with its estimates in their place (`numbers=True`)."""
+def equation(m: Readable, *, numbers: bool = False, form: str = "bars") -> Equation:
+    """The fitted model in symbols, or with its estimates in their place (`numbers=True`).
+
+    form  "bars": random effects stand after the fixed part;  "levels": the first line has each group's own coefficients, and a line for
+          each of them says what it is made of (mixed models)
+    """
+    if form not in FORMS:
+        raise UnknownOption(form, FORMS, where="equation()", kind="form")
     if m.fit_state is None:
         raise NotFitted("the equation needs the columns of a fitted model.", where="equation()", do="Write m = m.fit() and ask that.")
     gaussian = m.spec.family.name == "gaussian" and m.spec.link.name == "identity"
-    lines = _gaussian(m, numbers) if gaussian else _generalized(m, numbers)
+    if form == "levels" and not _random(m):
+        raise Refused("a model without random effects has one level.", where="equation(form='levels')", do="Leave form= out.")
+    lines = _gaussian(m, numbers, form) if gaussian else _generalized(m, numbers, form)
+    lines += _second_level(m, numbers) if form == "levels" else []
     lines += [line for j, term in enumerate(_random(m)) for line in _distribution(LETTERS[j % len(LETTERS)], term)]
     body = " \\\\\n".join(lines)
     return Equation(f"\\begin{{aligned}}\n{body}\n\\end{{aligned}}")
 
 
-def _gaussian(m: Readable, numbers: bool) -> list[str]:
+def _gaussian(m: Readable, numbers: bool, form: str) -> list[str]:
     y = f"{escape(str(m.spec.response))}_i"
     variance = r"\sigma^2" if m.problem.design.weights is None else r"\sigma^2/w_i"
     if numbers:
-        return [rf"\widehat{{{y}}} &= {_sum(m, numbers)}", rf"\widehat{{\sigma}} &= {number(m.fit_state.sigma)}"]
-    return [rf"{y} &= {_sum(m, numbers)} + \varepsilon_i", rf"\varepsilon_i &\sim \mathcal{{N}}(0, {variance})"]
+        return [rf"\widehat{{{y}}} &= {_sum(m, numbers, form)}", rf"\widehat{{\sigma}} &= {number(m.fit_state.sigma)}"]
+    return [rf"{y} &= {_sum(m, numbers, form)} + \varepsilon_i", rf"\varepsilon_i &\sim \mathcal{{N}}(0, {variance})"]
 
 
-def _generalized(m: Readable, numbers: bool) -> list[str]:
+def _generalized(m: Readable, numbers: bool, form: str) -> list[str]:
     family, link = m.spec.family.name, m.spec.link.name
     y, trials = _response(m)
     law = FAMILIES.get(family, rf"\operatorname{{{family}}}(\mu_i)")
@@ -119,7 +129,7 @@ def _generalized(m: Readable, numbers: bool) -> list[str]:
     left = LINKS.get(link, rf"{escape(link)}(\mu_i)")
     if numbers:
         left = left.replace(r"\mu_i", r"\widehat{\mu}_i")
-    return [rf"{y} &\sim {law}", rf"{left} &= {_sum(m, numbers)}"]
+    return [rf"{y} &\sim {law}", rf"{left} &= {_sum(m, numbers, form)}"]
 
 
 def _response(m: Readable) -> tuple[str, str | None]:
@@ -138,10 +148,17 @@ def _response(m: Readable) -> tuple[str, str | None]:
     return y, None
 
 
-def _sum(m: Readable, numbers: bool) -> str:
+def _sum(m: Readable, numbers: bool, form: str) -> str:
     """β₀ + β₁ x₁ + … broken into lines."""
+    if form == "levels":
+        return _lines([*_first_level(m, numbers), *_offsets(m)])
     parts = [*_fixed(m, numbers), *_offsets(m)]
     parts += [p for j, term in enumerate(_random(m)) for p in _effects(LETTERS[j % len(LETTERS)], term)]
+    return _lines(parts)
+
+
+def _lines(parts: list[str]) -> str:
+    """The parts as a sum, broken where a line is full."""
     out, width = "", 0
     for i, part in enumerate(parts):
         sign, size = ("-", part[1:]) if part.startswith("-") else ("+", part)
@@ -154,12 +171,16 @@ def _sum(m: Readable, numbers: bool) -> str:
 
 
 def _fixed(m: Readable, numbers: bool) -> Iterator[str]:
+    for column, symbol in zip(_columns(m), _symbols(m, numbers)):
+        yield rf"{symbol}\,{column}" if column else symbol
+
+
+def _symbols(m: Readable, numbers: bool) -> list[str]:
+    """β₀, β₁ … or the estimates, of the columns kept."""
     design, fit = m.problem.design, m.fit_state
     first = 0 if design.names[:1] == ("Intercept",) else 1
     errors = [None] * len(design.names) if m.inference is None or m.inference.se is None else m.inference.se
-    for j, (column, coef, se) in enumerate(zip(_columns(m), fit.coef, errors)):
-        symbol = number(coef, se) if numbers else rf"\beta_{{{j + first}}}"
-        yield rf"{symbol}\,{column}" if column else symbol
+    return [number(coef, se) if numbers else rf"\beta_{{{j + first}}}" for j, (coef, se) in enumerate(zip(fit.coef, errors))]
 
 
 def _columns(m: Readable) -> list[str]:
@@ -200,6 +221,44 @@ def _effects(letter: str, term: RETerm) -> Iterator[str]:
     for k, name in enumerate(term.names):
         effect = f"{letter}_{{{k},{group}}}"
         yield effect if name == "Intercept" else rf"{effect}\,{escape(name)}_i"
+
+
+def _varying(m: Readable) -> dict[str, list[tuple[str, str]]]:
+    """Name of a column → its random effects, as (group index, effect)."""
+    found: dict[str, list[tuple[str, str]]] = {}
+    for j, term in enumerate(_random(m)):
+        group = f"{escape(term.factor)}[i]"
+        for k, name in enumerate(term.names):
+            found.setdefault(name, []).append((group, f"{LETTERS[j % len(LETTERS)]}_{{{k},{group}}}"))
+    return found
+
+
+def _own(m: Readable, name: str, groups: str) -> str:
+    """The coefficient of one column in the groups of a row: β_{1,g[i]}; a column without a fixed part is named."""
+    names = m.problem.design.names
+    first = 0 if names[:1] == ("Intercept",) else 1
+    return rf"\beta_{{{names.index(name) + first if name in names else escape(name)},{groups}}}"
+
+
+def _first_level(m: Readable, numbers: bool) -> Iterator[str]:
+    """The sum with each group's own coefficients."""
+    varying, names = _varying(m), m.problem.design.names
+    for name, column, symbol in zip(names, _columns(m), _symbols(m, numbers)):
+        own = _own(m, name, ",".join(g for g, _ in varying[name])) if name in varying else symbol
+        yield rf"{own}\,{column}" if column else own
+    for name in varying:
+        if name not in names:
+            own = _own(m, name, ",".join(g for g, _ in varying[name]))
+            yield own if name == "Intercept" else rf"{own}\,{escape(name)}_i"
+
+
+def _second_level(m: Readable, numbers: bool) -> list[str]:
+    """β_{1,g[i]} = β₁ + u_{1,g[i]} for every coefficient that varies."""
+    fixed = dict(zip(m.problem.design.names, _symbols(m, numbers)))
+    return [
+        rf"{_own(m, name, ','.join(g for g, _ in effects))} &= {' + '.join([fixed.get(name, '0'), *(e for _, e in effects)])}"
+        for name, effects in _varying(m).items()
+    ]
 
 
 def _distribution(letter: str, term: RETerm) -> Iterator[str]:
