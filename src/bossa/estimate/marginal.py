@@ -19,7 +19,7 @@ from attrs import evolve, frozen
 
 from ..kernels import blocks
 from ..kernels.optimize import Minimum, minimize
-from ..kernels.pirls import Marginal, Mixed, hermite, laplace, quadrature
+from ..kernels.pirls import Marginal, Mixed, at_x, hermite, laplace, mode_slopes, quadrature
 from ..kernels.response import at_shape, bend, constants
 from ..kernels.systems import Blocked
 from ..types import Floats
@@ -28,7 +28,7 @@ from .random import SINGULAR
 
 TOL = 1e-10  # gᵀH⁻¹g where the search ends: 1e-5 standard errors; the Newton step that follows leaves none of it
 DIFFERENCE = 3e-4  # step of the Hessian's differences, in standard errors
-ONE_STEP = 1e-3  # `Mixed.nearly` for them
+ONE_STEP = 1e-3  # `Mixed.nearly` for those of nagq = 0: what one step leaves is even in the difference
 BATCH_CELLS = 20_000  # rows × parameter sets evaluated together
 POISSON_LIKE = math.log(1e6)  # log θ of the negative binomial at which the search ends: it is Poisson
 FLAT = 1e-7  # curvature, relative to its expected size, below which D does not depend on a direction of x
@@ -134,26 +134,37 @@ class Search:
         mu = point.marginal.mode.at.mu
         return np.square(mu / (mu + math.exp(min(float(point.x[-1]), POISSON_LIKE))))
 
-    def slopes_at(self, point: Point, places: Floats) -> Floats:
-        """Gradients (B, m) at places (B, m) near `point`, many at once where rows are few; nan where one cannot be computed."""
-        size = BATCH_CELLS // self.model.XT.shape[1]
-        mode, model = point.marginal.mode, evolve(self.model, nearly=ONE_STEP)
-        exact, self.model = self.model, model
-        parts = []
-        if isinstance(self.model.system, Blocked) or self.shaped or self.nodes is not None or size < 2:
-            for x in places:
-                self.u, self.beta = mode.u, mode.beta
-                at = self(x)
-                parts.append(np.full((1, len(x)), np.nan) if at is None else at.gradient[None])
+    def slopes_around(self, point: Point, h: Floats) -> Floats:
+        """Gradients at x + h_j and x − h_j, coordinate by coordinate: (2m, m); several at once where rows are few; nan where one fails.
+
+        The modes there are taken from their slopes at x; for nagq = 0 they are found by a Newton step.
+        """
+        mode, exact = point.marginal.mode, self.model
+        places = np.concatenate((point.x + np.diag(h), point.x - np.diag(h)))
+        if self.joint:
+            moved = [mode.u] * len(places)
+            self.model = evolve(exact, nearly=ONE_STEP)
         else:
+            model, phi = at_x(exact, float(point.x[-1]) if self.shaped else None)
+            steps = [f * du for f, du in zip(h, mode_slopes(model, mode, phi, self.shaped))]
+            moved = [mode.u + du for du in steps] + [mode.u - du for du in steps]
+            self.model = evolve(exact, still=True)
+        size = BATCH_CELLS // exact.XT.shape[1]
+        if isinstance(exact.system, Blocked) or self.shaped or self.nodes is not None or size < 2:
+            gradients = [self._one_slope(x, u, mode.beta) for x, u in zip(places, moved)]
+        else:
+            gradients = []
             for start in range(0, len(places), size):
-                x = places[start : start + size]
+                x, u = places[start : start + size], np.stack(moved[start : start + size], axis=1)
                 betas = np.repeat(mode.beta[None], len(x), axis=0) if self.joint else x[:, : self.p]
-                many = np.repeat(mode.u[:, None], len(x), axis=1)
-                parts.append(laplace(model, betas, x[:, self.theta], many, None, self.joint).gradient)
-                self.evaluations += len(x)
+                gradients.extend(laplace(self.model, betas, x[:, self.theta], u, None, self.joint).gradient)
+        self.evaluations += len(places)
         self.u, self.beta, self.model = mode.u, mode.beta, exact
-        return np.concatenate(parts)
+        return np.array(gradients)
+
+    def _one_slope(self, x: Floats, u: Floats, beta: Floats) -> Floats:
+        self.beta = beta
+        return self.marginal(x, u).gradient
 
 
 def theta_information(model: Mixed, w: Floats, theta: Floats) -> Floats:
@@ -337,7 +348,7 @@ def _canonical(search: Search, point: Point) -> Point:
 def second_derivatives(search: Search, point: Point, scale: Floats) -> Floats:
     """Hessian (m, m) of D by central differences of the gradient over DIFFERENCE/scale."""
     m, h = len(point.x), DIFFERENCE * math.sqrt(2.0) / scale
-    slopes = search.slopes_at(point, np.concatenate((point.x + np.diag(h), point.x - np.diag(h))))
+    slopes = search.slopes_around(point, h)
     H = (slopes[:m] - slopes[m:]) / (2.0 * h[:, None])
     return 0.5 * (H + H.T)
 

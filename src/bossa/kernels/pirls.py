@@ -42,8 +42,8 @@ class Mixed:
     system  OneFactor or Blocked
     XT      (p, n)
     offset  (n,)
-    nearly  squared length of a Newton step that is the last.  Derivatives by central differences around a mode may take a coarse one:
-            what one step leaves is even in the difference
+    nearly  squared length of a Newton step that is the last
+    still   the u given is the mode as it is: for differences around one, see `mode_slopes`
     """
 
     system: Any
@@ -51,6 +51,7 @@ class Mixed:
     XT: Floats
     offset: Floats
     nearly: float = NEARLY
+    still: bool = False
 
     @property
     def observed(self) -> bool:
@@ -127,7 +128,7 @@ def find_mode(model: Mixed, beta: Floats, theta: Floats, u: Floats, phi: float =
         if not natural and (not np.all(np.isfinite(factor.logdet)) or (joint and (w < 0.0).any())):
             w, newton = np.where(at.observed > 0.0, at.observed, at.expected), False
             factor = s.factor(w, T)
-        if last:
+        if last or model.still:
             break
         new_beta, shift = here.beta, here.shift
         target = w * here.random + at.score
@@ -153,7 +154,7 @@ def find_mode(model: Mixed, beta: Floats, theta: Floats, u: Floats, phi: float =
         here = new
         arrived = size < model.nearly
         last = newton and bool(np.all(arrived))
-    return _arrival(model, T, here, factor, arrived, steps)
+    return _arrival(model, T, here, factor, arrived | model.still, steps)
 
 
 def _arrival(model: Mixed, T: tuple[Floats, ...], here: Place, factor: Any, arrived: Any, steps: int) -> Mode:
@@ -164,6 +165,26 @@ def _arrival(model: Mixed, T: tuple[Floats, ...], here: Place, factor: Any, arri
     factor = mover if model.observed or model.response.natural else s.factor(at.expected, T)
     eta = model.offset + here.shift + here.random
     return Mode(here.u, here.b, here.beta, eta, at, here.objective, factor, mover, arrived, steps)
+
+
+def mode_slopes(model: Mixed, mode: Mode, phi: float = 1.0, shaped: bool = False) -> Any:
+    """∂û/∂(β, θ, γ): a list of vectors, γ last where `shaped`; one parameter set.
+
+    M ∂û = −ΛᵀZᵀI (X ∂β + Z ∂Λ û) + ∂ΛᵀZᵀs + ΛᵀZᵀ∂s. A difference around x of anything computed at û ± h ∂û instead of at the modes
+    themselves loses nothing to the order h²: what is missed is even in h.
+    """
+    s, factor, at = model.system, mode.mover, mode.at
+    scores = s.times_Zt(at.score)
+    out = [-factor.solve(s.times_Zt(factor.w * x))[0] for x in model.XT]
+    by_theta: dict[int, Floats] = {}
+    for number, g in enumerate(s.lay.groupings):
+        for a, b, index in zip(g.rows, g.cols, g.index):
+            moved = factor.w * s.times_Z(s.entry(number, a, b, mode.u))
+            by_theta[int(index)] = factor.solve_u(s.entry(number, b, a, scores)) - factor.solve(s.times_Zt(moved))[0]
+    out += [by_theta[index] for index in sorted(by_theta)]
+    if shaped:
+        out.append(factor.solve(s.times_Zt(shape_slopes(model.response, mode.eta, at, phi)[1]))[0])
+    return out
 
 
 def _lower(new: Any, old: Any) -> Any:
@@ -211,7 +232,7 @@ def laplace(model: Mixed, beta: Floats, theta: Floats, u: Floats, shape: float |
     shape           γ, None: not a parameter
     returns Marginal; gradient (…, p + t + 1), without β for joint, without γ for shape None
     """
-    model, phi = _at_shape(model, shape)
+    model, phi = at_x(model, shape)
     with np.errstate(all="ignore"):
         mode = find_mode(model, beta, theta, u, phi, joint)
         deviance = mode.objective + mode.factor.logdet
@@ -221,7 +242,7 @@ def laplace(model: Mixed, beta: Floats, theta: Floats, u: Floats, shape: float |
     return Marginal(deviance, mode, gradient)
 
 
-def _at_shape(model: Mixed, shape: float | None) -> tuple[Mixed, float]:
+def at_x(model: Mixed, shape: float | None) -> tuple[Mixed, float]:
     if shape is None:
         return model, 1.0
     response, phi = at_shape(model.response, float(shape))
@@ -263,7 +284,7 @@ def quadrature(model: Mixed, beta: Floats, theta: Floats, u: Floats, nodes: tupl
 
     Source: Pinheiro & Bates (1995) §2.4; Liu & Pierce (1994).
     """
-    model, phi = _at_shape(model, shape)
+    model, phi = at_x(model, shape)
     s, (z, weight) = model.system, nodes
     T = float(theta[0])
     with np.errstate(all="ignore"):

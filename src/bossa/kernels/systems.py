@@ -10,10 +10,11 @@ arrays, one per grouping. Rows are the last axis, "…" the parameter sets (none
     times_Z(b), times_Zt(v)        Zb (…, n) and Zᵀv
     scale(T, u), scale_t(T, r)     Λu and Λᵀr
     dot(u, v), outer(e, u)         uᵀv (…,); Σ_g e_g u_gᵀ of each grouping, (k, k, …)
+    entry(j, a, b, u)              dΛ u where only entry (a, b) of grouping j's T changes, by 1
     each(v), total(v)              rows times the count of their group; their sum (…,)
     factor(w, T)                   of M = ΛᵀZᵀWZΛ + I, with
         logdet                     (…,)
-        solve(r)                   M⁻¹Λᵀr and ΛM⁻¹Λᵀr
+        solve(r), solve_u(v)       M⁻¹Λᵀr and ΛM⁻¹Λᵀr; M⁻¹v
         spread()                   z_iᵀΛM⁻¹Λᵀz_i of each row (…, n); ∂log|M|/∂T of each grouping at fixed W
         reduced(F)                 FᵀWF − FᵀWZΛM⁻¹ΛᵀZᵀWF (…, m, m) for columns F (m, n)
 
@@ -133,6 +134,12 @@ class OneFactor:
         u = u if self.count is None else self.count * u
         return ((e * u).sum(axis=-1)[None] if len(u) == 1 else np.einsum("a...g,b...g->ab...", e, u),)
 
+    def entry(self, number: int, a: int, b: int, u: Floats) -> Floats:
+        """Row a holds row b of u, the rest is 0: dΛ u where Λ changes by T[a, b]."""
+        out = np.zeros_like(u)
+        out[a] = u[b]
+        return out
+
     def each(self, v: Floats) -> Floats:
         return v if self.row_count is None else self.row_count * v
 
@@ -230,8 +237,10 @@ class GroupFactor:
         B = np.array([np.add.reduceat(wF if one else wF * z, s.starts, axis=-1) for z, one in zip(s.Z, s.ones)])
         J = self.half()
         W0 = J[0] * B if len(B) == 1 else np.einsum("ab...g,bm...g->am...g", J, B)
-        rows = "mn,p...n->...mp" if F.ndim == 2 else "m...n,p...n->...mp"
-        return np.einsum(rows, F, s.each(wF)) - np.einsum("am...g,ap...g->...mp", W0, W0 if s.count is None else s.count * W0)
+        counted = W0 if s.count is None else s.count * W0
+        if F.ndim == 2:
+            return F @ s.each(wF).T - np.tensordot(W0, counted, ((0, 2), (0, 2)))
+        return np.einsum("m...n,p...n->...mp", F, s.each(wF)) - np.einsum("am...g,ap...g->...mp", W0, counted)
 
     def covariances(self) -> tuple[Floats, ...]:
         return (self.covariance(),)
@@ -289,6 +298,11 @@ class Blocked:
     def outer(self, e: Floats, u: Floats) -> tuple[Floats, ...]:
         return tuple(a @ b.T for a, b in zip(self.parts(e), self.parts(u)))
 
+    def entry(self, number: int, a: int, b: int, u: Floats) -> Floats:
+        out = np.zeros_like(u)
+        self.parts(out)[number][a] = self.parts(u)[number][b]
+        return out
+
     def each(self, v: Floats) -> Floats:
         return v
 
@@ -328,6 +342,10 @@ class BlockFactor:
         B, Br = v0[:, None], vr[:, None]
         m = modes(self.c, B, halve(self.c, B, Br))
         return _join(m.u0, m.ur), _join(m.b0, m.br)
+
+    def solve_u(self, v: Floats) -> Floats:
+        s = self.system
+        return v - self.solve(s.times_Zt(self.w * s.times_Z(s.scale(self.c.T, v))))[0]
 
     def spread(self) -> tuple[Floats, tuple[Floats, ...]]:
         inv = inverse(self.c)
