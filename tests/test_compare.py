@@ -9,7 +9,7 @@ import polars as pl
 import pytest
 from scipy import stats
 
-from bossa import compare, load_dataset, model
+from bossa import compare, load_dataset, model, normal
 from bossa.errors import DataError, NotFitted, NotYet, OptionError, Refused, UnknownOption
 from bossa.report.table import COLUMNS
 
@@ -217,6 +217,12 @@ def test_leaving_out_each_term(sleep):
     assert "each against the full model" in repr(c)
 
 
+def test_options_of_a_mixed_fit_do_not_follow_it_out_of_its_random_effects(sleep):
+    m = model("Reaction ~ Days + (1 | Subject)", sleep).fit(max_iter=100)
+    plain = compare(model("Reaction ~ Days", sleep).fit(), m, refit=False)
+    assert last(compare(m, drop="varying"), "statistic") == pytest.approx(last(plain, "statistic"), rel=1e-10)
+
+
 def test_leaving_out_terms_of_a_generalized_mixed_model():
     cbpp = load_dataset("cbpp")
     full, plain = (
@@ -278,6 +284,7 @@ def bad(cars, sleep):
         (lambda: compare(a, b, drop="varying"), OptionError, "one model"),
         (lambda: compare(x, drop="fixed"), UnknownOption, "varying"),
         (lambda: compare(a, drop="varying"), Refused, "no random effects"),
+        (lambda: compare(a, model("mpg ~ wt + hp", cars, prior={"wt": normal(0, 1)}).fit()), Refused, "has a prior"),
         (lambda: compare(p, q, how="f"), Refused, "no dispersion"),
         (lambda: compare(x, y, how="f"), Refused, "random effects"),
         (lambda: compare(x, y, how="rao"), Refused, "how='rao'"),

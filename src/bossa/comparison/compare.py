@@ -62,6 +62,10 @@ def compare_fits(candidates: list[Candidate], options: Options) -> ComparisonSta
     models = _dropped(candidates, options) if dropping else sorted(candidates, key=lambda c: c.fit.npar)
     if len(models) < 2:
         raise OptionError("there is nothing to compare.", where=WHERE, do="Write compare(m1, m2), or compare(m, drop='varying').")
+    for c in models:
+        if c.problem.prior is not None:
+            do = "Fit without prior=, or compare posteriors."
+            raise Refused(f"{c.name!r} has a prior: it is not where its likelihood is largest.", where=WHERE, do=do)
     check_same_data(models)
     how = _how(models, options, dropping)
     if how != "aic":

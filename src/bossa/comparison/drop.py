@@ -12,7 +12,7 @@ from attrs import evolve
 
 from ..design.encoder import Varying, piece_names
 from ..errors import Refused
-from ..state.design import REStructure, RETerm
+from ..state.design import FitOptions, REStructure, RETerm
 from .likelihood import quiet_fit
 from .nesting import WHERE, Candidate
 
@@ -29,7 +29,8 @@ def without_each(c: Candidate) -> list[Candidate]:
             rest = [t for t in (*random.terms[:i], _less(term, columns), *random.terms[i + 1 :]) if t is not None]
             rest.sort(key=lambda t: -len(t.levels) * len(t.names))
             design = evolve(c.problem.design, random=REStructure(terms=tuple(rest)) if rest else None)
-            problem = evolve(c.problem, design=design, options=evolve(c.problem.options, start=None, **_no_nodes(rest)))
+            options = evolve(c.problem.options, start=None) if rest else FitOptions()  # those of a mixed model mean nothing without one
+            problem = evolve(c.problem, design=design, options=options)
             made.append(Candidate(f"without {label}", *quiet_fit(problem)))
     return made
 
@@ -58,8 +59,3 @@ def _less(term: RETerm, columns: np.ndarray) -> RETerm | None:
     if not len(keep):
         return None
     return evolve(term, names=tuple(term.names[i] for i in keep), Z=term.Z[:, keep], mask=term.mask[np.ix_(keep, keep)])
-
-
-def _no_nodes(rest: list[RETerm]) -> dict[str, None]:
-    """Options of mixed models mean nothing once no random effect is left."""
-    return {} if rest else {"nagq": None, "optimizer": None}
