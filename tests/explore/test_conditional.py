@@ -101,3 +101,29 @@ def test_bad_questions(sleep):
         sleep.predict().infer(seed=1)
     with pytest.raises(Refused, match="not defined for predictions with random effects"):
         sleep.predict().infer(df="satterthwaite")
+
+
+def test_effects_of_a_new_group_carry_the_variance_of_its_random_effects(sleep):
+    """Means as predictions for a new group; a contrast has the variance of the difference of its random effects."""
+    means = sleep.explore("Days@[0, 5]", varying="include").infer()
+    new = sleep.predict(pl.DataFrame({"Days": [0.0, 5.0], "Subject": ["new", "new"]}), new_levels="population").infer().predictions
+    np.testing.assert_allclose(means.effects["se"].to_numpy(), new["se"].to_numpy(), rtol=1e-8)
+    np.testing.assert_allclose(means.effects["estimate"].to_numpy(), sleep.explore("Days@[0, 5]").effects["estimate"].to_numpy())
+    assert "for one new group" in repr(means)
+    theta, sigma = sleep.fit_state.theta, sleep.fit_state.sigma
+    slope = sigma**2 * (theta[1] ** 2 + theta[2] ** 2)
+    difference = sleep.explore("pairwise(Days@[0, 5])", varying="include").infer().effects["se"][0]
+    assert difference == pytest.approx(5 * np.sqrt(sleep.fit_state.vcov[1, 1] + slope), rel=1e-9)
+
+
+def test_new_groups_of_a_generalized_model_on_the_link_scale():
+    m = model("cbind(incidence, size - incidence) ~ period + (1 | herd)", load_dataset("cbpp"), family="binomial").fit()
+    plain, wide = (m.explore("period", scale="link", varying=v).infer().effects["se"].to_numpy() for v in ("exclude", "include"))
+    np.testing.assert_allclose(wide**2 - plain**2, m.fit_state.theta[0] ** 2, rtol=1e-9)
+
+
+def test_including_random_effects_is_refused_where_it_means_nothing_or_is_not_built(sleep):
+    with pytest.raises(Refused, match="no random effects to include"):
+        model("Reaction ~ Days", SLEEP).fit().explore("Days@[0, 5]", varying="include")
+    with pytest.raises(NotYet, match="balanced grid"):
+        sleep.explore("slope(Days)", varying="include")

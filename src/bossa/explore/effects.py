@@ -37,6 +37,7 @@ from ..state.target import Average, Each, Linear, RowBlock, Target
 from ..types import Floats
 from . import grammar
 from .axes import Asked, resolve
+from .conditional import unknown_groups
 from .grid import cell_table, grid, population
 from .reference import Reference, checked_at
 from .rows import HeldRows, ObservedRows, beyond_cells, completed, finite_rows, mean_rows, null_space
@@ -88,14 +89,17 @@ def explore(
     for name, (value, among) in {**given, "varying": (varying, ("exclude", "include"))}.items():
         if value not in among:
             raise UnknownOption(value, among, where="explore()", kind=name)
-    if varying == "include":
-        raise _no_varying(problem)
+    if varying == "include" and problem.design.random is None:
+        raise Refused("this model has no random effects to include.", where="explore(varying='include')", do="Leave varying= out.")
     options = Options(average=average, weights=weights, scale=scale, compare=compare)
     parsed = with_groups(grammar.parse(query), by)
     reference = Reference(problem=problem, query=parsed, raw=inverse_transforms)
     reference = evolve(reference, at=checked_at(reference, at))
     asked = resolve(reference, sign="-" if compare == "difference" else "/", groups=average == "observed")
-    target = Question(reference=reference, asked=asked, options=options).target()
+    question = Question(reference=reference, asked=asked, options=options)
+    target = question.target()
+    if varying == "include":
+        target = question.of_a_new_group(target)
     return EffectsState(query=query, **shown_estimate(target, fit.coef))
 
 
@@ -112,12 +116,6 @@ def shown_estimate(target: Target, coef: Floats) -> dict[str, Any]:
         notes = (*target.notes, f"not estimable: {why}")
         target, known = evolve(target, estimable=known & ~lost, reason=reason, notes=notes), known & ~lost
     return {"target": target, "estimate": np.where(known, shown, np.nan)}
-
-
-def _no_varying(problem: Problem) -> Exception:
-    if problem.design.random is None:
-        return Refused("this model has no random effects to include.", where="explore(varying='include')", do="Leave varying= out.")
-    return NotYet("effects that include the random effects are not built yet.", where="explore()", do="Use varying='exclude'.")
 
 
 def with_groups(query: grammar.Query, by: Any) -> grammar.Query:
@@ -191,6 +189,24 @@ class Question:
             notes=(*notes, *self.said(back), *_not_estimable(reason)),
             details=details,
         )
+
+    def of_a_new_group(self, target: Target) -> Target:
+        """The same numbers for one new group: its random effects have mean 0, and their variance joins the standard errors."""
+        if self.observed or self.asked.slope is not None or not all(isinstance(step, Linear) for step in target.steps):
+            raise NotYet(
+                "the random effects are carried through means and contrasts of the balanced grid on the link scale alone.",
+                where="explore(varying='include')",
+                do="Leave varying= out, or ask for means with scale='link'.",
+            )
+        made = grid(self.reference, self.asked, self.options.weights)
+        weight = np.nan_to_num(made.weight)
+        mixed = []
+        for _, Z in unknown_groups(self.reference.problem, made.frame):
+            mean = np.zeros((self.asked.cells, Z.shape[1]))
+            np.add.at(mean, made.cell, weight[:, None] * Z)
+            mixed.append(self.asked.matrix() @ mean if self.asked.contrasts else mean)
+        note = "for one new group: the variance of its random effects is in the standard errors"
+        return evolve(target, details=target.details | {"new_group": mixed}, notes=(*target.notes, note))
 
     def check(self) -> None:
         """Refuse what has no meaning together."""

@@ -45,8 +45,14 @@ def check(problem: Problem, target: Target, errors: str) -> None:
 def mixed_se(problem: Problem, fit: FitState, target: Target, J: Floats, new_response: bool) -> Floats | None:
     """√Var(xβ̂ + z(b̂ − b)) of the rows of a linear mixed model; None where the random effects play no part.
 
+    An effect of one new group: √(J V Jᵀ + z Σ zᵀ), Σ the covariance of its random effects.
+
     new_response  the groups are unknown where random effects were left out: their variance then counts
     """
+    new_group = target.details.get("new_group")
+    if new_group is not None:
+        own = [fit.sigma**2 * ((Z @ T) ** 2).sum(axis=1) for Z, T in zip(new_group, varying.term_factors(problem, fit))]
+        return np.sqrt(np.einsum("kp,pq,kq->k", J, fit.vcov, J) + np.sum(own, axis=0))
     rows = target.details.get("random")
     if problem.design.random is None or (rows is None and not new_response):
         return None
