@@ -242,7 +242,7 @@ BAD = [
     ({"coef": {"Intercept": 0, "g[z]": [0, 1]}}, UnknownOption, r"coefficient 'g\[z\]'"),
     ({"coef": {"Intercept": 0, "g[b]": ["a"]}}, OptionError, "finite number"),
     ({"sigma": [1, -1]}, OptionError, "not positive"),
-    ({"g": [factor("a", "b"), 3]}, BossaError, "numbers of rows differ"),
+    ({"g": [factor("a", "b"), 3]}, BossaError, "a list of descriptions"),
     ({"options": {"errors": "cluster"}}, OptionError, "cluster="),
 ]
 
@@ -266,3 +266,19 @@ def test_a_how_that_is_not_for_the_model_is_refused_not_counted_as_a_failure():
             varying={"s": 1},
             options={"errors": "HC3"},
         )
+
+
+def test_an_interrupted_study_returns_what_is_done(monkeypatch):
+    from bossa.power import Work
+
+    one = Work.replicate
+
+    def stopped(self, i):
+        if i == 50:
+            raise KeyboardInterrupt
+        return one(self, i)
+
+    monkeypatch.setattr(Work, "replicate", stopped)
+    found = power(**TEST | {"n": [12, 24], "replicates": 90})
+    assert found["n"].unique().to_list() == [12]  # the second cell was not begun
+    assert found["replicates"].to_list() == [40, 40]  # whole chunks of 20

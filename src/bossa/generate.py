@@ -172,7 +172,7 @@ def _check_columns(recipe: Recipe) -> None:
     dotted = any(DOT in term.factors for term in recipe.spec.fixed)
     for name, what in recipe.columns.items():
         if isinstance(what, (list, tuple)) and any(isinstance(w, Column) for w in what):
-            raise OptionError(f"{name!r} is said in {len(what)} ways.", where=WHERE, do="Give one; several are for power=.")
+            raise OptionError(f"{name!r} is said in {len(what)} ways.", where=WHERE, do="Give one; for power= a list of descriptions.")
         if name not in read and not dotted and not isinstance(what, Column) and not is_given(what):
             raise UnknownOption(name, [*read, *OPTIONS], where=WHERE, kind="column")
 
