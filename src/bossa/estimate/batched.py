@@ -37,7 +37,7 @@ def coordinates(problem: Problem, fit: FitState) -> tuple[Floats, Floats | None]
     scale = np.sqrt(np.diag(V))
     if np.isfinite(V).all() and (scale > 0).all() and np.linalg.cond(V / np.outer(scale, scale)) < ILL:
         return X, None
-    back = np.linalg.inv(triangular(X))
+    back = np.asarray(np.linalg.inv(triangular(X)), dtype=float)
     return X @ back, back
 
 

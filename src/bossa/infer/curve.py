@@ -32,7 +32,9 @@ class Curve:
     upper: float
 
 
-def profile_curve(zeta: Callable[[float], float], estimate: float, se: float, cut: float, steps: int, reach: float, within: tuple[float, float]) -> Curve:
+def profile_curve(
+    zeta: Callable[[float], float], estimate: float, se: float, cut: float, steps: int, reach: float, within: tuple[float, float]
+) -> Curve:
     """The ends at |ζ| = cut, and `steps` points of the curve out to |ζ| = reach.
 
     zeta    ψ → ζ; nan where it cannot be computed

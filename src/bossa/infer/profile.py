@@ -17,7 +17,6 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
-import polars as pl
 from attrs import evolve, field, frozen
 
 from ..errors import BossaError, BossaWarning, OptionError, Refused
@@ -69,7 +68,7 @@ def profile(problem: Problem, fit: FitState, target: Target, options: Profile) -
         work = _Laplace(problem, fit)
     else:
         work = _Plain(problem, fit)
-    curves = []
+    curves: list[Curve | None] = []
     for row, v in zip(L, value):
         if not np.isfinite(v):
             curves.append(None)
@@ -79,7 +78,8 @@ def profile(problem: Problem, fit: FitState, target: Target, options: Profile) -
         shift = v - row @ fit.coef
         curves.append(evolve(curve, psi=curve.psi + shift, lower=curve.lower + shift, upper=curve.upper + shift))
     interval = np.array([[math.nan, math.nan] if c is None else [c.lower, c.upper] for c in curves]).T.reshape(2, len(curves))
-    spread, spread_curves = None, {}
+    spread: SpreadState | None = None
+    spread_curves: dict[str, tuple[Floats, Floats]] = {}
     if problem.design.random is not None and target.kind == "params":
         spread, spread_curves = _spread(work, problem, cut, reach, options)
     kept = {_label(target, k): (c.psi, c.zeta) for k, c in enumerate(curves) if c is not None} | spread_curves
@@ -109,7 +109,9 @@ def _rows(target: Target, fit: FitState) -> tuple[Floats, Floats]:
     return L, value if target.estimable is None else np.where(target.estimable, value, np.nan)
 
 
-def _spread(work: Any, problem: Problem, cut: float, reach: float, options: Profile) -> tuple[SpreadState, dict[str, tuple[Floats, Floats]]]:
+def _spread(
+    work: Any, problem: Problem, cut: float, reach: float, options: Profile
+) -> tuple[SpreadState, dict[str, tuple[Floats, Floats]]]:
     """Limits of each row of `varying_spread`, and the curves."""
     lower, upper, curves = [], [], {}
     for label, estimate, se, zeta, within in work.spread():
@@ -154,14 +156,15 @@ class _Plain:
         return estimate, se, zeta
 
     def _fit(self, problem: Problem, start: Floats) -> FitState | None:
-        for first in (start, None):
+        near = self.fit.outcome.status == "ok"  # beside a maximum at infinity no start is near
+        for first in (start, None) if near else (None,):
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", BossaWarning)
                 try:
                     state = self.estimator.fit(evolve(problem, options=evolve(problem.options, start=first)))
                 except BossaError:
                     continue
-            if state.outcome.status in ("ok", "boundary"):
+            if state.outcome.status in ("ok", "boundary") or state.outcome.gradient < 1e-3:  # separated, and near its limit
                 return state
         return None
 
@@ -303,7 +306,9 @@ class _Linear(_Mixed):
         surface = surfaces.LinearSurface(lmm.prepare(self.problem, scaled=False), self.theta, self.sigma)
         a = np.zeros(len(surface.x))
         a[-1] = 1.0
-        label, estimate, se, zeta, _ = self._slice("sigma", surface, surfaces.curvature(surface), surfaces.Linear(a), math.log(self.sigma), (-math.inf, math.inf))
+        label, _, se, zeta, _ = self._slice(
+            "sigma", surface, surfaces.curvature(surface), surfaces.Linear(a), math.log(self.sigma), (-math.inf, math.inf)
+        )
         yield label, self.sigma, se * self.sigma, lambda psi: zeta(math.log(psi)) if psi > 0 else -math.inf, (0.0, math.inf)
 
 
@@ -329,7 +334,9 @@ class _Laplace(_Mixed):
         surface, H = self._whole
         a = np.zeros(len(surface.x))
         a[: len(row)] = row if surface.basis is None else surface.basis.T @ row
-        _, estimate, _, zeta, _ = self._slice("", surface, _positive_definite(H), surfaces.Linear(a), float(row @ self.fit.coef), (-math.inf, math.inf))
+        _, estimate, _, zeta, _ = self._slice(
+            "", surface, _positive_definite(H), surfaces.Linear(a), float(row @ self.fit.coef), (-math.inf, math.inf)
+        )
         return estimate, math.sqrt(row @ self.fit.vcov @ row), zeta
 
     def surface(self, number: int, front: tuple[int, ...], factors: list[Floats]) -> tuple[Any, Floats]:

@@ -220,7 +220,7 @@ def reordered_theta(problem: Problem, number: int, front: tuple[int, ...], theta
     T = lmm.lower_factor(factors[number][order])
     connected = np.tril((term.mask | term.mask.T)[np.ix_(order, order)])
     cols, rows = np.nonzero(connected.T)
-    start = sum(int(t.mask.sum()) for t in problem.design.random.terms[:number])  # type: ignore[union-attr]
+    start = int(sum(t.mask.sum() for t in problem.design.random.terms[:number]))  # type: ignore[union-attr]
     out = theta.copy()
     out[start : start + len(rows)] = T[rows, cols]
     return out

@@ -179,7 +179,9 @@ def wald_under_the_coding(case: Case) -> Iterator[Number]:
     for i, row in enumerate(case.at("anova", "car_typeIII_chisq")):
         columns = names[start : start + int(row["df"])]
         start += int(row["df"])
-        yield from compare_test(("anova", "car_typeIII_chisq", i), row, case.model.test(*(f"`{name}` = 0" for name in columns), df="inf"), case)
+        yield from compare_test(
+            ("anova", "car_typeIII_chisq", i), row, case.model.test(*(f"`{name}` = 0" for name in columns), df="inf"), case
+        )
 
 
 @reader(fits=FITS, fitted=("fitted.*", "linear_predictor.*"))
@@ -238,7 +240,11 @@ def profile(case: Case) -> Iterator[Number]:
         if kind == "sigma":
             found = spread.filter(pl.col("group") == "Residual")
         else:
-            second, _, first = name.replace("(Intercept)", "Intercept").partition(".") if kind == "cor" else ("", "", name.replace("(", "").replace(")", ""))
+            second, _, first = (
+                name.replace("(Intercept)", "Intercept").partition(".")
+                if kind == "cor"
+                else ("", "", name.replace("(", "").replace(")", ""))
+            )
             at = spread.filter(pl.col("group").str.split(":").list.sort() == sorted(factor.split(":")))
             found = at.filter((pl.col("term1") == first) & (pl.col("term2") == second if second else pl.col("term2").is_null()))
         if found.height != 1:
