@@ -13,9 +13,9 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from attrs import evolve, frozen
+from attrs import evolve, field, frozen
 
-from ..errors import OptionError, Refused
+from ..errors import NotYet, OptionError, Refused
 from ..explore.diagnose import is_linear
 from ..kernels import multiplicity
 from ..kernels.intervals import t_limits, t_tail
@@ -31,6 +31,12 @@ LARGEST_VCOV = 1_000  # rows of a target whose K × K covariance is kept
 FLIP = {"two-sided": "two-sided", "less": "greater", "greater": "less"}
 
 
+def _margin(instance: Any, attribute: Any, value: Any) -> None:
+    number = isinstance(value, (int, float, np.integer, np.floating)) and not isinstance(value, bool)
+    if value is not None and not (number and np.isfinite(value) and value > 0):
+        raise OptionError(f"delta={value!r} is not a positive number.", where="infer(how='asymp')", do="Give the margin, delta=0.5 say.")
+
+
 @frozen(kw_only=True)
 class Asymp(Common):
     """Options of how="asymp".
@@ -41,6 +47,8 @@ class Asymp(Common):
     df        "auto" | "residual" | "satterthwaite" | "kenward-roger" | "inf"
     interval  "confidence" | "prediction" (of a new response)
     adjust    multiplicity: "auto" (as emmeans) | "none" | "tukey" | "holm" …
+    delta     margin, on the scale tested: "two-sided" is then a test of equivalence (is the distance to the null below delta?), "greater"
+              of non-inferiority (is the estimate above null − delta?), "less" of non-superiority (below null + delta?)
     seed      of the responses that a prediction interval of a generalized model simulates
     """
 
@@ -50,6 +58,7 @@ class Asymp(Common):
     interval: str = choice("confidence", among=("confidence", "prediction"))
     adjust: str = "auto"
     seed: Any = None
+    delta: float | None = field(default=None, validator=_margin)
 
 
 @backend("asymp", Asymp)
@@ -90,7 +99,10 @@ def asymptotic(problem: Problem, fit: FitState, target: Target, options: Asymp) 
         notes=(*chosen.notes, _reference(chosen, df), *said),
         options={"errors": chosen.errors, "cluster": options.cluster, "df": chosen.rule},
     )
-    state = _carried(_adjusted(state, target, (estimate, spread, side), options.adjust, chosen.root, J), target, estimate)
+    if options.delta is not None:
+        state = _carried(_within_margin(state, (estimate, null, se, side), options), target, estimate)
+    else:
+        state = _carried(_adjusted(state, target, (estimate, spread, side), options.adjust, chosen.root, J), target, estimate)
     if simulates:
         limits, seed = prediction.simulated(problem, fit, target, chosen.root, options)
         drawn = f"interval: for a new response of weight 1, from {prediction.DRAWS:,} simulated ones with the parameters drawn too, seed {seed}"
@@ -174,6 +186,32 @@ def _carried(state: InferenceState, target: Target, estimate: np.ndarray) -> Inf
     ends[:, falling] = ends[::-1, falling]
     note = f"tests and limits: before {back.name}; limits are carried through it, se by the delta method"
     return evolve(state, interval=ends, se=np.abs(slope) * state.se, vcov=None, notes=(*state.notes, note))
+
+
+def _within_margin(state: InferenceState, tested: tuple, options: Asymp) -> InferenceState:
+    """Statistic and p-value against a margin; limits stay as they are.
+
+        equivalence      t = (|estimate − null| − δ)/se, small is evidence;   non-inferiority  t = (estimate − null + δ)/se
+
+    Source: Schuirmann (1987); Lenth's emmeans, test(delta =).
+    """
+    if not isinstance(options.adjust, str) or options.adjust.lower() not in ("auto", "none"):
+        raise NotYet("tests against a margin are not adjusted for their number.", where=f"infer(delta={options.delta!r})", do="Leave adjust= out.")
+    estimate, null, se, side = tested
+    assert state.df is not None
+    distance, delta = estimate - null, options.delta
+    with np.errstate(divide="ignore", invalid="ignore"):
+        if side == "two-sided":
+            kind, tail, statistic = "equivalence", "less", (np.abs(distance) - delta) / se
+        elif side == "greater":
+            kind, tail, statistic = "non-inferiority", "greater", (distance + delta) / se
+        else:
+            kind, tail, statistic = "non-superiority", "less", (distance - delta) / se
+    note = f"test of {kind} with margin {delta:.6g} on the scale tested; p-values are not adjusted, limits do not know the margin"
+    changes = {"delta": delta}
+    return evolve(
+        state, statistic=statistic, p_value=t_tail(statistic, state.df, tail), notes=(*state.notes, note), options=state.options | changes
+    )
 
 
 def _adjusted(state: InferenceState, target: Target, tested: tuple, asked: Any, root: np.ndarray, J: np.ndarray) -> InferenceState:
