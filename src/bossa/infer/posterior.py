@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 from attrs import evolve, field, fields, frozen
 
+from ..assimilate.origin import provenance
 from ..design.data import as_frame
 from ..errors import DataError, DataWarning, FitFailed, OptionError, Refused
 from ..estimate.many import refit
@@ -41,7 +42,6 @@ from ..state.target import Linear, Target
 from ..types import Floats
 from . import backend
 from .bootstrap import warn_of_failures
-from .origin import provenance
 from .plan import plan
 
 ADAPTERS = ("auto", "exact", "gauss_newton", "laplace", "ensemble", "samples")

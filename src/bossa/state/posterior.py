@@ -244,16 +244,45 @@ class Posterior:
         return evolve(made, provenance=evolve(self.provenance, adapter=f"as_prior({inflate!r})", parent_hash=self.hash))
 
     def likelihood_part(self) -> Likelihood:
-        """What the data alone say: precision P⁻¹ − B⁻¹, shift P⁻¹m − B⁻¹m₀."""
-        if self.cov is None or self.df is not None:
-            raise Refused(
-                f"it is for Gaussians, this one is of kind {self.kind!r}.", where="likelihood_part()", do="Use .gaussian() first."
-            )
+        """What the data alone say: precision P⁻¹ − B⁻¹, shift P⁻¹m − B⁻¹m₀; of a Student-t, given σ at its estimate."""
+        if self.cov is None:
+            raise Refused("draws alone do not say what the prior was.", where="likelihood_part()", do="Use another adapter.")
         precision, shift = self.cov.solve(np.eye(len(self.mean))), self.cov.solve(self.mean)
         if self.prior is not None:
-            before = self.prior.marginal(self.names)
-            precision, shift = precision - before.cov.solve(np.eye(len(self.mean))), shift - before.cov.solve(before.mean)
+            before, mean = self._prior_cov(), self.prior.marginal(self.names).mean
+            precision, shift = precision - before.solve(np.eye(len(self.mean))), shift - before.solve(mean)
         return Likelihood(names=self.names, precision=(precision + precision.T) / 2, shift=shift)
+
+    def _prior_cov(self) -> CovOp:
+        """The prior's covariance, in units of the same residual variance as this one's where it is told in units of one."""
+        assert self.prior is not None
+        before = self.prior.marginal(self.names).cov
+        if self.sigma is not None and self.prior.sigma is not None:
+            return before.scaled((self.sigma / self.prior.sigma) ** 2)
+        return before
+
+    def to_mark(self, event_id: str | None = None, time: Any = None, geometry: Any = None, **metadata: Any) -> dict[str, Any]:
+        """A mark of a point process, in plain JSON: what is known here, its prior, and what the data alone say.
+
+        event_id, time, geometry   of the event;  metadata: its covariates, for `bossa.assimilate.population`
+        """
+        part = self.likelihood_part()
+        prior = None if self.prior is None else {"mean": self.prior.marginal(self.names).mean.tolist(), "cov": _mark_cov(self._prior_cov())}
+        return {
+            "event_id": event_id,
+            "time": time,
+            "geometry": geometry,
+            "event_metadata": metadata,
+            "mean": self.mean.tolist(),
+            "names": list(self.names),
+            "kind": self.kind,
+            "df": self.df,
+            "cov": _mark_cov(self.cov),
+            "samples": None if self.samples is None else self.samples.tolist(),
+            "provenance": None if self.provenance is None else self.provenance.to_dict(),
+            "prior": prior,
+            "likelihood": {"precision": part.precision.tolist(), "shift": part.shift.tolist()},
+        }
 
     def information(self) -> Information:
         """Share of each coefficient that is data, degrees of freedom for signal, entropy reduction."""
@@ -261,9 +290,7 @@ class Posterior:
             raise Refused("draws alone do not say what the prior was.", where="information()", do="Use another adapter.")
         if self.prior is None:
             return Information(names=self.names, share=np.ones(len(self.mean)), dfs=float(len(self.mean)), entropy=math.inf)
-        before = self.prior.marginal(self.names).cov
-        if self.sigma is not None and self.prior.sigma is not None:  # both in units of the same residual variance
-            before = before.scaled((self.sigma / self.prior.sigma) ** 2)
+        before = self._prior_cov()
         A = densities.averaging_kernel(self.cov, before)
         return Information(names=self.names, share=np.diag(A), dfs=float(np.trace(A)), entropy=0.5 * (before.logdet() - self.cov.logdet()))
 
@@ -383,6 +410,14 @@ def _rebuilt(stored: Mapping[str, Any] | None) -> CovOp | None:
         raise UnknownOption(stored.get("kind"), covop.KINDS, where="Posterior.from_dict()", kind="covariance kind")
     arrays = {name: _unhex(v) if "hex" in v else _rebuilt(v) for name, v in stored.items() if name != "kind"}
     return covop.rebuilt(stored["kind"], arrays)
+
+
+def _mark_cov(op: CovOp) -> dict[str, Any]:
+    """diag {d} | chol {L} | lowrank {d, Q, f} | dense {P}, as lists; what is none of these becomes its root."""
+    if op.kind not in ("diag", "chol", "lowrank+diag", "dense", "flat"):
+        op = covop.from_root(op.sqrt_mv(np.eye(op.width)))
+    arrays = {name: [None if np.isinf(x) else x for x in v.tolist()] if v.ndim == 1 else v.tolist() for name, v in op.arrays().items()}
+    return {"kind": op.kind.removesuffix("+diag")} | arrays
 
 
 def describe(op: CovOp) -> dict[str, Any]:
