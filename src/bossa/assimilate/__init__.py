@@ -17,8 +17,11 @@ _HOME = {
     "batches": "stream",
     "estimates": "stream",
     "resume": "stream",
+    "combine": "marks",
     "discount": "drift",
+    "fuse": "fusion",
     "nig": "solve",
+    "population": "marks",
 }
 
 __all__ = sorted(_HOME)
