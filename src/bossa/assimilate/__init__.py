@@ -22,6 +22,11 @@ _HOME = {
     "fuse": "fusion",
     "nig": "solve",
     "population": "marks",
+    "monitor": "monitoring",
+    "alarms": "monitoring",
+    "redesign": "monitoring",
+    "news": "monitoring",
+    "aci": "monitoring",
 }
 
 __all__ = sorted(_HOME)

@@ -113,7 +113,7 @@ def drifting(y: Floats, se: Floats, cloud: Cloud, guided: bool = False) -> Cloud
     Source: Chopin & Papaspiliopoulos (2020) alg. 10.1 and §10.3.2 for the locally optimal proposal.
     """
     T, N, rng = len(y), cloud.N, cloud.rng
-    out = {name: np.empty(T) for name in ("mean", "sd", "mean_f", "sd_f", "ess", "loglik")}
+    out: dict[str, Any] = {name: np.empty(T) for name in ("mean", "sd", "mean_f", "sd_f", "ess", "loglik")}
     ci, unique, resampled = np.empty((T, 2)), np.empty(T, dtype=int), 0
     tails, log_pdf, resample = [cloud.alpha / 2, 1 - cloud.alpha / 2], cloud.log_pdf or Gaussian(), RESAMPLING[cloud.resampling]
     x, log_w = _start(cloud), np.full(N, -math.log(N))
@@ -161,7 +161,7 @@ def still(y: Floats, se: Floats, cloud: Cloud) -> CloudPath:
     Source: Chopin (2002) alg. 1; Jasra et al. (2011) for the powers.
     """
     T, N, rng = len(y), cloud.N, cloud.rng
-    out = {name: np.empty(T) for name in ("mean", "sd", "mean_f", "sd_f", "ess", "loglik")}
+    out: dict[str, Any] = {name: np.empty(T) for name in ("mean", "sd", "mean_f", "sd_f", "ess", "loglik")}
     ci, unique, resampled, tempering = np.empty((T, 2)), np.empty(T, dtype=int), 0, 0
     tails, log_pdf, resample = np.array([cloud.alpha / 2, 1 - cloud.alpha / 2]), cloud.log_pdf or Gaussian(), RESAMPLING[cloud.resampling]
     tried, taken = 0, 0
@@ -211,5 +211,5 @@ def still(y: Floats, se: Floats, cloud: Cloud) -> CloudPath:
         out["mean"][t], out["sd"][t] = _moments(x, W)
         ci[t] = weighted_quantile(x, W, tails)
     rate = taken / tried if tried else None
-    run = {"resampled": resampled, "acceptance": rate, "tempering": tempering}
+    run: dict[str, Any] = {"resampled": resampled, "acceptance": rate, "tempering": tempering}
     return CloudPath(**out, ci=ci, unique=unique, **run, particles=x, weights=normalised(log_w)[0])

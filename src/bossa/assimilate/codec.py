@@ -20,7 +20,9 @@ from ..errors import DataError, Refused
 from ..kernels.family import SHAPED, Family, resolve_family
 from ..kernels.link import LINKS, Link
 
-DTYPES = {str(t): t for t in (pl.Float64, pl.Float32, pl.Int64, pl.Int32, pl.Int16, pl.Int8, pl.UInt8, pl.UInt16, pl.UInt32, pl.UInt64)}
+DTYPES: dict[str, Any] = {
+    str(t): t for t in (pl.Float64, pl.Float32, pl.Int64, pl.Int32, pl.Int16, pl.Int8, pl.UInt8, pl.UInt16, pl.UInt32, pl.UInt64)
+}
 DTYPES |= {str(t): t for t in (pl.Boolean, pl.String, pl.Date)}
 
 

@@ -255,7 +255,7 @@ def share(alpha: Any, where: str) -> float:
 
 
 # ---------------------------------------------------------------- results
-def limits(mean: Floats, sd: Floats, alpha: float, df: Any = np.inf) -> Floats:
+def limits(mean: Any, sd: Any, alpha: float, df: Any = np.inf) -> Floats:
     """Equal-tailed limits (…, 2) of normal (or t) posteriors."""
     width = t_quantile(1 - alpha / 2, np.asarray(df, dtype=float)) * sd
     return np.stack((mean - width, mean + width), axis=-1)

@@ -142,7 +142,7 @@ def run(sources: Sequence[Source], start: Start, motion: Motion, scale: Scale, d
         sites.append(site)
         per["s2_f"][t], per["df_f"][t] = tally.variance()
         if weights is not None:
-            weights.fade(backward(state, motion, float(dt[t])))
+            weights.fade(backward(state.U.T @ state.U, motion, float(dt[t])))
         U, d, rho2 = look(forecast.U, forecast.d, site.J, site.z) if len(site.z) else (forecast.U, forecast.d, 0.0)
         state = known(U, d) if len(site.z) else forecast
         alone = site.estimate
@@ -189,16 +189,16 @@ def moved(state: Known, motion: Motion, dt: float, tally: Tally) -> tuple[Known,
     return known(U, d), step
 
 
-def backward(state: Known, motion: Motion, dt: float) -> Floats | float:
-    """B = (I + ΛQ)⁻¹, what a step does to Λm: (k, k), or a number."""
+def backward(Lambda: Floats, motion: Motion, dt: float) -> Floats | float:
+    """B = (I + ΛQ)⁻¹, what a step does to Λ and Λm: (k, k), or a number."""
     if motion.still or dt == 0:
         return 1.0
     if motion.discount is not None:
         return motion.discount**dt
     assert motion.root is not None
     G = motion.root * math.sqrt(dt)
-    LG = state.U.T @ (state.U @ G)
-    return np.eye(len(state.d)) - LG @ np.linalg.solve(np.eye(G.shape[1]) + G.T @ LG, G.T)
+    LG = Lambda @ G
+    return np.eye(len(Lambda)) - LG @ np.linalg.solve(np.eye(G.shape[1]) + G.T @ LG, G.T)
 
 
 class Tally:

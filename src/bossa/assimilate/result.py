@@ -13,6 +13,7 @@ import polars as pl
 from attrs import field, frozen
 
 from ..errors import NotYet, Refused
+from . import monitoring
 from .codec import to_json
 
 
@@ -126,9 +127,10 @@ class AssimilationResult:
         columns |= {} if self.gain is None else {"gain": self.gain}
         columns |= {} if self.scalar else {"ess": self.ess}
         columns |= {} if self.ess_kish is None else {"ess_kish": self.ess_kish}
-        columns["log_evidence"] = self.log_evidences
-        made = {name: pl.Series(list(self.names) * T, dtype=pl.String) if name == "term" else each(v) for name, v in columns.items()}
-        return pl.DataFrame(made)
+        columns |= {"log_evidence": self.log_evidences, "alarm": None}
+        alarm = pl.Series(monitoring.default_alarms(self), dtype=pl.String)
+        columns |= {"alarm": alarm} | ({} if self.scalar else {"term": pl.Series(list(self.names) * T, dtype=pl.String)})
+        return pl.DataFrame({name: v if isinstance(v, pl.Series) else each(v) for name, v in columns.items()})
 
     def update(self, batch: Any, id: Any = None, time: Any = None) -> AssimilationResult:
         """A new result with one more batch: a frame with the model's columns and the batch's id, or (estimate, standard error).
@@ -148,6 +150,33 @@ class AssimilationResult:
         if self.state is None:
             raise Refused(f"a result of method {self.method!r} keeps no state.", where="to_json()", do="Use bossa.assimilate.estimates().")
         return to_json(self.state)
+
+    def monitor(
+        self, *, z_limit: float = 3.0, k: float = 0.5, h: float = 5.0, null: float = 0.0, mixture_sd: float | None = None
+    ) -> pl.DataFrame:
+        """Standardised innovations, CUSUM, NIS, any-time-valid e-values and confidence sequences, alarms; see `monitoring.monitor`."""
+        return monitoring.monitor(self, z_limit=z_limit, k=k, h=h, null=null, mixture_sd=mixture_sd)
+
+    @property
+    def alarms(self) -> tuple[monitoring.Alarm, ...]:
+        """What the model did not expect."""
+        return monitoring.alarms(self)
+
+    def redesign(self, target_sd: float, *, horizon: int | None = None, ess_floor: float | None = None) -> tuple[monitoring.Redesign, ...]:
+        """Is `target_sd` reached, how many rows are missing, or will no amount of data do?"""
+        return monitoring.redesign(self, target_sd, horizon=horizon, ess_floor=ess_floor)
+
+    def news(self) -> pl.DataFrame:
+        """What each batch changed, by source of surprise."""
+        return monitoring.news(self)
+
+    def weights(self) -> pl.DataFrame:
+        """Weight of each batch, and of the prior, in the last state."""
+        return monitoring.weights(self)
+
+    def aci(self) -> pl.DataFrame:
+        """ACI diagnostic: how much later batches rewrote each state."""
+        return monitoring.aci(self)
 
     def compare(self, other: AssimilationResult) -> float:
         """log Bayes factor of this stream's model against another's on the same batches."""

@@ -96,11 +96,16 @@ class AssimState:
 
 @frozen(kw_only=True, eq=False)
 class Solution:
-    """The path of a state, its sites in the order that counts, and what was chosen on the way."""
+    """The path of a state, its sites in the order that counts with the time dt (T,) before each, and what was chosen on the way.
+
+    motion  of drift integrated out: the base that q multiplies
+    """
 
     path: Path
     sites: tuple[Site, ...]
     start: Start
+    motion: Motion
+    dt: np.ndarray = array("T")
     chosen: dict = field(factory=dict)
     notes: tuple[str, ...] = ()
 
@@ -175,14 +180,16 @@ def solve(state: AssimState) -> Solution:
     unit = float(np.median(steps[1:])) if len(steps) > 1 and np.median(steps[1:]) > 0 else 1.0
     if isinstance(options.drift, str) and options.drift in ("ml", "bayes") and len(sites):
         steps[0] = unit
-        path = _unknown_drift(sites, start, scale, steps / unit, options.drift, chosen, notes)
+        steps = steps / unit
+        path, motion = _unknown_drift(sites, start, scale, steps, options.drift, chosen, notes)
     else:
-        path, _ = run(sites, start, motion_of(options.drift), scale, steps)
+        motion = motion_of(options.drift)
+        path, _ = run(sites, start, motion, scale, steps)
     if sites and not all(s.exact for s in sites):
         notes.append(
             "approximate: each batch by Laplace's method" + (f", {options.sweeps} sweeps" if options.sweeps else " at its arrival")
         )
-    return Solution(path=path, sites=tuple(sites), start=start, chosen=chosen, notes=tuple(notes))
+    return Solution(path=path, sites=tuple(sites), start=start, motion=motion, dt=steps, chosen=chosen, notes=tuple(notes))
 
 
 def motion_of(drift: Any) -> Motion:
@@ -281,7 +288,9 @@ def typical_variances(sites: Sequence[Site]) -> Floats:
     return v
 
 
-def _unknown_drift(sites: list[Site], start: Start, scale: Scale, dt: Floats, how: str, chosen: dict, notes: list[str]) -> Path:
+def _unknown_drift(
+    sites: list[Site], start: Start, scale: Scale, dt: Floats, how: str, chosen: dict, notes: list[str]
+) -> tuple[Path, Motion]:
     """The path with q estimated or integrated out."""
     v = typical_variances(sites)
     base = Motion(root=np.diag(np.sqrt(v)))
@@ -302,16 +311,17 @@ def _unknown_drift(sites: list[Site], start: Start, scale: Scale, dt: Floats, ho
         notes.append(
             f"drift by maximum likelihood: Q = {q:.6g} × a batch's variance, taken as known; LR against none {ratio:.4g}, p {p:.4g}"
         )
-        return run(sites, start, base.scaled(q), scale, dt)[0]
-    q, prior = nodes(SCALAR_NODES if one_number(start, scale) else NODES)
-    path, weights = mixture(sites, start, scale, base, v, q, prior, dt)
-    mean_q = float(weights[:, -1] @ q)
-    chosen |= {"q": mean_q, "Q": mean_q * v, "q_weights": weights[:, -1], "q_nodes": q}
+        motion = base.scaled(q)
+        return run(sites, start, motion, scale, dt)[0], motion
+    values, prior = nodes(SCALAR_NODES if one_number(start, scale) else NODES)
+    path, weights = mixture(sites, start, scale, base, v, values, prior, dt)
+    mean_q = float(weights[:, -1] @ values)
+    chosen |= {"q": mean_q, "Q": mean_q * v, "q_weights": weights[:, -1], "q_nodes": values}
     notes.append(
-        f"drift integrated out: log Q ~ N(log(a batch's variance/10), 1.5²), {len(q)} nodes; "
+        f"drift integrated out: log Q ~ N(log(a batch's variance/10), 1.5²), {len(values)} nodes; "
         f"posterior mean Q = {mean_q:.4g} × a batch's variance"
     )
-    return path
+    return path, base
 
 
 def one_number(start: Start, scale: Scale) -> bool:

@@ -1,0 +1,364 @@
+"""Is anything wrong with the stream, and will it ever be precise enough?
+
+Innovations are brought to normal scores first where σ is estimated (Student-t forecasts). An alarm is an `Alarm`: which batch, which
+coefficient, what was seen, what it means. The functions here read a result; its methods of the same names call them.
+
+Source: West & Harrison (1997) §11.3; Page (1954); Robbins (1970); see kernels/monitors.py.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import polars as pl
+from attrs import frozen
+from scipy.special import ndtri
+
+from ..errors import OptionError, Refused
+from ..kernels.intervals import t_tail
+from ..kernels.kalman import steady_variance
+from ..kernels.monitors import cusum, ljung_box, log_e_value, rows_needed, sequence_radius, surprise
+from ..types import Floats
+from .drift import Discount
+from .engine import backward
+
+
+@frozen(kw_only=True)
+class Alarm:
+    """Something in the stream that the model does not expect: kind "z" | "cusum" | "nis" | "whiteness", the value and its limit."""
+
+    batch: Any
+    term: str
+    kind: str
+    value: float
+    limit: float
+    message: str
+
+
+@frozen(kw_only=True)
+class Redesign:
+    """Will the stream reach the precision wanted?
+
+    reached         it has
+    rows            still needed if nothing moves; None where it drifts
+    projected_sd    after `horizon` more batches like those seen
+    limit_sd        where a drifting effect's sd settles, however long one waits; 0 where nothing drifts
+    trigger         "" | "ess" | "horizon" | "never";  message  in words
+    """
+
+    term: str
+    sd: float
+    target_sd: float
+    reached: bool
+    rows: float | None
+    projected_sd: float | None
+    limit_sd: float
+    trigger: str
+    message: str
+
+
+def table(values: Any, scalar: bool) -> Floats:
+    """(T, K) whatever the stream."""
+    values = np.asarray(values, dtype=float)
+    return values[:, None] if scalar else values
+
+
+def scores(result: Any) -> Floats:
+    """Standardised innovations (T, K) as normal scores; nan where there is none."""
+    z = table(result.z, result.scalar)
+    df = None if result.solution is None else result.solution.path.df_f
+    if df is None or np.isinf(df).all():
+        return z
+    df = np.where(np.isnan(df), np.inf, df)[:, None]
+    return np.asarray(np.where(np.isinf(df), z, np.sign(z) * -ndtri(t_tail(np.abs(z), df, "greater"))))
+
+
+def monitor(
+    result: Any, *, z_limit: float = 3.0, k: float = 0.5, h: float = 5.0, null: float = 0.0, mixture_sd: float | None = None
+) -> pl.DataFrame:
+    """One row per batch and coefficient: z, cusum_up, cusum_down, nis, p_nis, e_value, cs_lower, cs_upper, alarm.
+
+    z_limit     |z| beyond it is an alarm;  k, h  of the CUSUM (about 17% false alarms in 100 batches at 0.5, 5)
+    null        value that the e-value tests;  e_value ≥ 1/alpha rejects it, at any look and however often one looked
+    mixture_sd  sd of the effects the e-value expects; None: the prior's.  Only where nothing drifts and σ is known, else null
+    """
+    z = scores(result)
+    T, K = z.shape
+    e, low, high = sequences(result, null, mixture_sd)
+    columns: dict[str, Any] = {"batch": [b for b in result.batch for _ in range(K)], "term": list(result.names) * T}
+    up, down = np.zeros((T, K)), np.zeros((T, K))
+    for j in range(K):
+        up[:, j], down[:, j], _ = cusum(z[:, j], k, h)
+    told = alarm_words(z, up, down, z_limit, h)
+    numbers = {"z": z, "cusum_up": up, "cusum_down": down, "nis": np.repeat(result.nis, K), "p_nis": np.repeat(result.p_nis, K)}
+    numbers |= {"e_value": e, "cs_lower": low, "cs_upper": high}
+    made = {name: pl.Series(v.reshape(-1)).fill_nan(None) for name, v in numbers.items()}
+    return pl.DataFrame(columns).with_columns(**made, alarm=pl.Series(told, dtype=pl.String))
+
+
+def alarm_words(z: Floats, up: Floats, down: Floats, z_limit: float, h: float) -> list[str | None]:
+    """ "z", "cusum", "z, cusum" or None, T × K."""
+    out: list[str | None] = []
+    for a, b, c in zip(z.reshape(-1), up.reshape(-1), down.reshape(-1)):
+        words = [word for word, yes in (("z", abs(a) > z_limit), ("cusum", max(b, c) > h)) if yes]
+        out.append(", ".join(words) or None)
+    return out
+
+
+def default_alarms(result: Any) -> list[str | None]:
+    """The `alarm` column of the trajectory."""
+    z = scores(result)
+    sums = [cusum(column) for column in z.T]
+    up, down = (np.column_stack([s[i] for s in sums]) if sums else z for i in (0, 1))
+    return alarm_words(z, up, down, 3.0, 5.0)
+
+
+def alarms(
+    result: Any, *, z_limit: float = 3.0, k: float = 0.5, h: float = 5.0, p_limit: float = 0.001, lags: int = 5
+) -> tuple[Alarm, ...]:
+    """Every alarm: single batches off their forecast, whole batches (NIS), shifts (first batch of each CUSUM crossing), memory."""
+    z, out = scores(result), []
+    for j, term in enumerate(result.names):
+        for t in np.flatnonzero(np.abs(z[:, j]) > z_limit):
+            message = f"{term} is {z[t, j]:+.1f} forecast standard deviations off in batch {result.batch[t]!r}"
+            out.append(Alarm(batch=result.batch[t], term=term, kind="z", value=float(z[t, j]), limit=z_limit, message=message))
+        up, down, over = cusum(z[:, j], k, h)
+        for t in np.flatnonzero(over & ~np.concatenate(([False], over[:-1]))):
+            side = "upwards" if up[t] > h else "downwards"
+            message = f"{term} has shifted {side}; seen by batch {result.batch[t]!r}"
+            out.append(Alarm(batch=result.batch[t], term=term, kind="cusum", value=float(max(up[t], down[t])), limit=h, message=message))
+        Q, p = ljung_box(z[:, j], lags)
+        if p < p_limit:
+            message = f"innovations of {term} remember each other (Ljung–Box {Q:.1f}, {lags} lags): the drift is mis-stated"
+            out.append(Alarm(batch=None, term=term, kind="whiteness", value=p, limit=p_limit, message=message))
+    for t in np.flatnonzero(np.nan_to_num(result.p_nis, nan=1.0) < p_limit):
+        message = f"batch {result.batch[t]!r} as a whole disagrees with its forecast (p {result.p_nis[t]:.2g})"
+        out.append(Alarm(batch=result.batch[t], term="(all)", kind="nis", value=float(result.p_nis[t]), limit=p_limit, message=message))
+    return tuple(out)
+
+
+def sequences(result: Any, null: float = 0.0, mixture_sd: float | None = None) -> tuple[Floats, Floats, Floats]:
+    """e-values and confidence sequences (T, K) of effects that stand still, σ known; nan elsewhere.
+
+    The mixing prior is normal about each value tested, so the sequence is θ̂ ± Robbins' radius: the values whose
+    e_value stays below 1/alpha.
+    """
+    mean, sd = table(result.posterior_mean, result.scalar), table(result.posterior_sd, result.scalar)
+    nothing = np.full(mean.shape, np.nan)
+    prior = prior_moments(result)
+    if prior is None:
+        return nothing, nothing, nothing
+    m0, P0 = prior
+    e, low, high = nothing.copy(), nothing.copy(), nothing.copy()
+    for j in range(mean.shape[1]):
+        tau2 = P0[j] if mixture_sd is None else mixture_sd**2
+        if not (math.isfinite(tau2) and tau2 > 0):
+            continue
+        h, known = 1 / tau2, 0.0 if math.isinf(P0[j]) else 1 / P0[j]
+        with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
+            information = 1 / sd[:, j] ** 2 - known
+            estimate = (mean[:, j] / sd[:, j] ** 2 - m0[j] * known) / information
+            e[:, j] = np.exp(log_e_value(estimate, information, h, null))
+            radius = sequence_radius(information, h, result.alpha)
+        low[:, j], high[:, j] = estimate - radius, estimate + radius
+    return e, low, high
+
+
+def prior_moments(result: Any) -> tuple[Floats, Floats] | None:
+    """Prior mean and variance (K,) of a stream that stands still with σ known (inf: flat); None for others."""
+    chosen = result.diagnostics
+    if result.state is None:
+        if chosen.get("process_var", 1.0) != 0:
+            return None
+        return np.array([chosen["prior_mean"]]), np.array([chosen["prior_var"]])
+    options = result.state.options
+    still = isinstance(options.drift, str) and options.drift == "none"
+    if not still or not np.isinf(result.df).all() or result.target is not None:
+        return None
+    off = np.abs(options.U - np.diag(np.diag(options.U))).max(initial=0.0)
+    if off > 0:
+        P = np.linalg.inv(options.U.T @ options.U) if options.flat == 0 else None
+        return None if P is None else (np.asarray(options.mean), np.diag(P))
+    with np.errstate(divide="ignore"):
+        return np.asarray(options.mean), 1 / np.diag(options.U) ** 2
+
+
+def redesign(result: Any, target_sd: float, *, horizon: int | None = None, ess_floor: float | None = None) -> tuple[Redesign, ...]:
+    """For each coefficient: is the sd wanted reached, how many rows are missing, or will no amount of data do?
+
+    target_sd  the sd wanted;  horizon  further batches one is ready to wait for;  ess_floor  least effective number of batches
+    """
+    for name, value in (("target_sd", target_sd), ("horizon", 1 if horizon is None else horizon)):
+        if isinstance(value, bool) or not isinstance(value, (int, float, np.integer, np.floating)) or not value > 0:
+            raise OptionError(f"{name}={value!r} is not a positive number.", where="redesign()")
+    sd = table(result.posterior_sd, result.scalar)
+    if not len(sd):
+        raise Refused("no batch has been seen.", where="redesign()", do="Plan from the prior: its sd is in .final_sd.")
+    R, rows = batch_variances(result)
+    Q, factor = process_variances(result)
+    kish = None if result.ess_kish is None else table(result.ess_kish, result.scalar)[-1]
+    out = []
+    for j, term in enumerate(result.names):
+        P, static = float(sd[-1, j] ** 2), not Q[j] and factor == 1.0
+        limit = 0.0 if static else math.sqrt(steady_variance(Q[j], R[j]) if factor == 1.0 else (1 - factor) * R[j])
+        needed = float(rows_needed(R[j] * rows, P, target_sd)) if static else None
+        projected = None if horizon is None else projected_sd(P, Q[j], R[j], factor, int(horizon))
+        reached = math.sqrt(P) <= target_sd
+        trigger, message = "", f"{term}: sd {math.sqrt(P):.4g} is within {target_sd:g}"
+        if not reached:
+            message = f"{term}: sd {math.sqrt(P):.4g}, {target_sd:g} wanted"
+            unit = "rows" if result.n is not None and (result.n > 1).any() else "batches like these"
+            message += f"; {math.ceil(needed)} more {unit}" if needed is not None else f"; it settles at {limit:.4g}"
+        if kish is not None and ess_floor is not None and kish[j] < ess_floor:
+            trigger, message = "ess", f"{message}; only {kish[j]:.3g} batches count"
+        if not reached and projected is not None and projected > target_sd:
+            trigger, message = "horizon", f"{message}; {projected:.4g} after {horizon} more batches"
+        if not reached and limit > target_sd:
+            trigger, message = "never", f"{message}. No number of batches like these will do: use larger ones, or another design"
+        out.append(
+            Redesign(
+                term=term,
+                sd=math.sqrt(P),
+                target_sd=float(target_sd),
+                reached=reached,
+                rows=needed,
+                projected_sd=projected,
+                limit_sd=limit,
+                trigger=trigger,
+                message=message,
+            )
+        )
+    return tuple(out)
+
+
+def batch_variances(result: Any) -> tuple[Floats, float]:
+    """Median variance (K,) of a batch's own estimate, and the median number of rows."""
+    S, K = table(result.innovation_sd, result.scalar) ** 2, len(result.names)
+    gain = table(result.gain, result.scalar)
+    with np.errstate(invalid="ignore"):
+        own = S * (1 - gain)  # R = S (1 − K)
+    if result.solution is not None and result.target is None:
+        p = result.solution.path
+        own = np.einsum("tii->ti", p.own_V) * p.s2[:, None]
+    known = [own[~np.isnan(own[:, j]), j] for j in range(K)]
+    rows = 1.0 if result.n is None else float(np.median(result.n[result.n > 0]))
+    return np.array([np.median(v) if len(v) else np.nan for v in known]), rows
+
+
+def process_variances(result: Any) -> tuple[Floats, float]:
+    """Process variance (K,) per batch, and the discount (1: none)."""
+    K, chosen = len(result.names), result.diagnostics
+    if result.state is None:
+        return np.full(K, float(chosen.get("process_var", 0.0))), 1.0
+    drift = result.state.options.drift
+    if isinstance(drift, Discount):
+        return np.zeros(K), drift.factor
+    Q = np.zeros((len(result.state.names),) * 2)
+    if isinstance(drift, np.ndarray):
+        Q = drift
+    elif "Q" in chosen:
+        Q = np.diag(np.asarray(chosen["Q"]) * float(result.solution.path.s2[-1]))
+    if result.target is None:
+        return np.diag(Q).copy(), 1.0
+    J = result.target.jacobian(result.solution.path.mean[-1])
+    return np.einsum("ij,jk,ik->i", J, Q, J), 1.0
+
+
+def projected_sd(P: float, Q: float, R: float, factor: float, horizon: int) -> float:
+    """sd after `horizon` more batches of variance R."""
+    for _ in range(horizon):
+        ahead = P / factor + Q
+        P = ahead * R / (ahead + R)
+    return math.sqrt(P)
+
+
+def news(result: Any) -> pl.DataFrame:
+    """What each batch changed: batch, term, source, innovation, weight, news; news adds up over sources to the revision of the term.
+
+    weight  (V_t Λ_b)_{term, source}: how much the term moves for a unit of surprise about the source
+
+    Source: Bańbura & Modugno (2014) §3.
+    """
+    if result.solution is None:
+        innovation, weight = table(result.innovations, True), table(result.gain, True)
+        weights = weight[:, :, None]
+        sources = result.names
+    else:
+        p = result.solution.path
+        if isinstance(result.state.options.drift, str) and result.state.options.drift == "bayes":
+            raise Refused("with drift integrated out no single gain exists.", where="news()", do="Use drift='ml'.")
+        innovation, sources = p.own - p.mean_f, result.state.names
+        weights = np.array([V @ _inverse(own) for V, own in zip(p.V, p.own_V)]).reshape(len(p.V), len(sources), len(sources))
+        if result.target is not None:
+            weights = np.array([_jacobian(result.target, m) @ W for m, W in zip(p.mean, weights)])
+    frames = []
+    for t, b in enumerate(result.batch):
+        for i, term in enumerate(result.names):
+            w = weights[t, i]
+            numbers = {"innovation": innovation[t], "weight": w, "news": w * innovation[t]}
+            made = {name: pl.Series(v, dtype=pl.Float64).fill_nan(None) for name, v in numbers.items()}
+            frames.append(pl.DataFrame({"batch": [b] * len(w), "term": [term] * len(w), "source": list(sources), **made}))
+    return pl.concat(frames) if frames else pl.DataFrame()
+
+
+def _inverse(V: Floats) -> Floats:
+    return np.asarray(np.full(V.shape, np.nan) if np.isnan(V).any() else np.linalg.inv(V))
+
+
+def _jacobian(target: Any, mean: Floats) -> Floats:
+    return target.jacobian(np.zeros(len(mean)) if np.isnan(mean).any() else mean)
+
+
+def aci(result: Any) -> pl.DataFrame:
+    """ACI diagnostic: how much later batches rewrote each state. batch, aci, signal, dispersion (nats); no claim about causes.
+
+    ACI_t = KL(state given all batches ‖ state given those up to t): 0 at the last, 0 throughout only if later batches told nothing new.
+    """
+    if result.smoothed_mean is None:
+        raise Refused("there is no smoothed path.", where="aci()", do="Use a Kalman method with batches that determine the coefficients.")
+    if result.covariance is None:
+        V, V_s = result.posterior_sd[:, None, None] ** 2, result.smoothed_sd[:, None, None] ** 2
+    else:
+        V, V_s = result.covariance, result.smoothed_covariance
+    m, m_s = table(result.posterior_mean, result.scalar), table(result.smoothed_mean, result.scalar)
+    T = len(m)
+    pairs = [surprise(m[t], V[t], m_s[t], V_s[t]) if not np.isnan(V[t]).any() else (math.nan, math.nan) for t in range(T)]
+    signal, dispersion = np.array([p[0] for p in pairs]), np.array([p[1] for p in pairs])
+    numbers = {"aci": signal + dispersion, "signal": signal, "dispersion": dispersion}
+    return pl.DataFrame({"batch": list(result.batch), **{k: pl.Series(v, dtype=pl.Float64).fill_nan(None) for k, v in numbers.items()}})
+
+
+def weights(result: Any) -> pl.DataFrame:
+    """Weight of each batch's own estimate of a coefficient in its last mean, and that of the prior (batch null): they sum to 1.
+
+    W_j = P_T B_T ⋯ B_{j+1} Λ_j, B = (I + ΛQ)⁻¹; the diagonal is shown (what other coefficients' estimates lend adds up to 0).
+    """
+    if result.solution is None:
+        left = np.cumprod((1 - result.gain)[::-1])[::-1]
+        w = (result.gain * np.append(left[1:], 1.0))[:, None]
+        prior = np.array([left[0] if len(left) else 1.0])
+    else:
+        w, prior = _information_weights(result)
+    K, T = w.shape[1], len(w)
+    names = list(result.names if result.solution is None else result.state.names)
+    batch = [None] * K + [b for b in result.batch for _ in range(K)]
+    return pl.DataFrame({"batch": batch, "term": names * (T + 1), "weight": np.concatenate((prior[None], w)).reshape(-1)})
+
+
+def _information_weights(result: Any) -> tuple[Floats, Floats]:
+    solution, options = result.solution, result.state.options
+    if isinstance(options.drift, str) and options.drift == "bayes":
+        raise Refused("with drift integrated out no single set of weights exists.", where="weights()", do="Use drift='ml'.")
+    if solution.path.last.rank < solution.start.k:
+        raise Refused("the batches do not determine every coefficient.", where="weights()", do="Give a proper prior=.")
+    told = [solution.start.U.T @ solution.start.U]
+    Lambda = told[0]
+    for site, dt in zip(solution.sites, solution.dt):
+        B = backward(Lambda, solution.motion, float(dt))
+        told = [B * W if isinstance(B, float) else B @ W for W in told]
+        Lambda = (B * Lambda if isinstance(B, float) else B @ Lambda) + site.J.T @ site.J
+        told.append(site.J.T @ site.J)
+    W = np.array([np.einsum("ij,ji->i", solution.path.last.V, one) for one in told])
+    return W[1:], W[0]

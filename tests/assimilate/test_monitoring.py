@@ -1,0 +1,230 @@
+"""Alarms, any-time-valid inference, redesign, news and the ACI diagnostic: laws, and the figures of the specification."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import polars as pl
+import pytest
+from scipy import stats
+
+from bossa.assimilate import batches, causal_kalman, discount, estimates, nig
+from bossa.errors import OptionError, Refused
+from bossa.kernels.monitors import cusum, ljung_box, log_e_value, rows_needed, sequence_radius, surprise
+from bossa.state.distributions import normal
+
+
+@pytest.mark.parametrize("q", [0.0, 0.01])
+def test_a_jump_of_ten_standard_errors_is_found_at_once(q):
+    """|z| > 3 and CUSUM at the batch of the jump, whether drift is allowed for or not."""
+    for seed in range(5):
+        y = np.random.default_rng(seed).normal(0, 0.1, 40)
+        y[20:] += 1.0
+        r = causal_kalman(y, np.full(40, 0.1), process_var=q)
+        kinds = {a.kind for a in r.alarms if a.batch == 20}
+        assert {"z", "cusum", "nis"} <= kinds
+        assert "z" in r.trajectory()["alarm"][20]
+        early = [a for a in r.alarms if a.kind == "cusum" and a.batch < 20]
+        assert not early
+
+
+def test_cusum_false_alarms_and_delay():
+    """Specification: false alarm in 100 steps .175 at k = .5, h = 5; a shift of 1 se found within 30 batches in 82%, median delay 8."""
+    rng = np.random.default_rng(1)
+    false = np.mean([cusum(rng.normal(size=100))[2].any() for _ in range(2000)])
+    assert false == pytest.approx(0.175, abs=0.03)
+    z = rng.normal(size=(1000, 200)) + 1
+    delays = np.array([np.argmax(cusum(row)[2]) for row in z])
+    assert np.median(delays) == pytest.approx(8, abs=2)
+
+
+def test_cusum_passes_over_what_was_not_seen():
+    up, down, alarm = cusum(np.array([2.0, math.nan, 3.0, -9.0]))
+    np.testing.assert_allclose(up, [1.5, 1.5, 4.0, 0.0])
+    np.testing.assert_allclose(down, [0.0, 0.0, 0.0, 8.5])
+    assert alarm.tolist() == [False, False, False, True]
+
+
+def test_ljung_box_is_statsmodels_about_zero():
+    from statsmodels.stats.diagnostic import acorr_ljungbox
+
+    z = np.random.default_rng(2).normal(size=100)
+    z -= z.mean()  # statsmodels centres
+    reference = acorr_ljungbox(z, lags=[5])
+    Q, p = ljung_box(z, 5)
+    assert pytest.approx(reference["lb_stat"].iloc[0], rel=1e-12) == Q
+    assert p == pytest.approx(reference["lb_pvalue"].iloc[0], rel=1e-10)
+
+
+def test_innovations_remember_when_drift_is_denied():
+    rng = np.random.default_rng(3)
+    y = np.cumsum(rng.normal(0, 0.3, 80)) + rng.normal(0, 0.1, 80)
+    denied, allowed = (causal_kalman(y, np.full(80, 0.1), process_var=q) for q in (0.0, 0.09))
+    assert any(a.kind == "whiteness" for a in denied.alarms)
+    assert not any(a.kind == "whiteness" for a in allowed.alarms)
+
+
+# ---------------------------------------------------------------- any-time validity
+def test_e_value_is_the_ratio_of_prior_to_posterior_density_and_of_evidences():
+    rng = np.random.default_rng(4)
+    y, se = rng.normal(0.2, 0.3, 25), rng.uniform(0.1, 0.4, 25)
+    r = causal_kalman(y, se, prior_var=0.5)
+    e = r.monitor()["e_value"].to_numpy()
+    savage_dickey = stats.norm.pdf(0, 0, math.sqrt(0.5)) / stats.norm.pdf(0, r.posterior_mean, r.posterior_sd)
+    np.testing.assert_allclose(e, savage_dickey, rtol=1e-10)
+    null = stats.norm.logpdf(y, 0, se).sum()
+    assert math.log(e[-1]) == pytest.approx(r.log_evidence - null, abs=1e-11)
+    point = estimates(y, se, prior=normal(0, 1e-9))
+    other = estimates(y, se, prior=normal(0, math.sqrt(0.5)))
+    assert other.compare(point) == pytest.approx(math.log(e[-1]), abs=1e-6)
+
+
+def test_rejecting_by_the_e_value_is_leaving_the_confidence_sequence():
+    rng = np.random.default_rng(5)
+    for _ in range(30):
+        y = rng.normal(rng.choice([0, 0.3]), 1, 60)
+        m = causal_kalman(y, np.ones(60), prior_var=0.4).monitor()
+        outside = (m["cs_lower"] > 0) | (m["cs_upper"] < 0)
+        assert (outside == (m["e_value"] >= 20)).all()
+    # Robbins: |θ̂| > √((I + h) log((I + h)/(h α²)))/I
+    information, h = np.arange(1.0, 61), 2.5
+    radius = np.sqrt((information + h) * np.log((information + h) / (h * 0.05**2))) / information
+    np.testing.assert_allclose(sequence_radius(information, h, 0.05), radius, rtol=1e-14)
+    np.testing.assert_allclose(np.exp(log_e_value(radius, information, h)), 20, rtol=1e-12)
+
+
+def test_error_over_two_hundred_looks():
+    """Specification: z .429, posterior interval .360, e-value ≥ 20 .024 (at most .05 by Ville's inequality)."""
+    rng = np.random.default_rng(6)
+    sims, T, h = 1500, 200, 1.0
+    y = rng.normal(size=(sims, T))
+    information = np.arange(1.0, T + 1)
+    mean = np.cumsum(y, axis=1) / information
+    z = np.abs(mean) * np.sqrt(information) > 1.959963984540054
+    posterior = np.abs(mean * information / (information + h)) * np.sqrt(information + h) > 1.959963984540054
+    e = log_e_value(mean, information, h) >= math.log(20)
+    found = [float(rejected.any(axis=1).mean()) for rejected in (z, posterior, e)]
+    assert found[0] == pytest.approx(0.429, abs=0.04)
+    assert found[1] == pytest.approx(0.360, abs=0.04)
+    assert found[2] == pytest.approx(0.024, abs=0.015)
+
+
+def test_e_values_need_a_still_effect_and_a_prior():
+    y, se = [0.1, 0.2, 0.3], [0.1] * 3
+    assert estimates(y, se).monitor()["e_value"].is_null().all()
+    assert estimates(y, se, prior=normal(0, 1), drift=0.1).monitor()["e_value"].is_null().all()
+    mixed = estimates(y, se).monitor(mixture_sd=1.0)["e_value"]
+    own = estimates(y, se, prior=normal(0, 1)).monitor()["e_value"]
+    np.testing.assert_allclose(mixed, own, rtol=1e-12)
+
+
+# ---------------------------------------------------------------- how the weight is spread
+def test_weights_sum_to_one_and_give_the_mean():
+    y, se = [1.2, 0.9, 1.5, 1.1, 1.8, 2.0], [0.3, 0.25, 0.4, 0.2, 0.35, 0.3]
+    for r in (
+        causal_kalman(y, se, prior_mean=0.5, process_var=0.05),
+        estimates(y, se, prior=normal(0.5, 1), drift=0.05),
+        estimates(y, se, prior=normal(0.5, 1), drift=discount(0.8)),
+        estimates(y, se, prior=normal(0.5, 1), drift="ml"),
+    ):
+        w = r.weights()["weight"].to_numpy()
+        assert w.sum() == pytest.approx(1.0, abs=1e-14)
+        assert w @ np.array([0.5, *y]) == pytest.approx(float(r.final_mean), abs=1e-13)
+        assert r.ess_kish[-1] == pytest.approx((1 - w[0]) ** 2 / (w[1:] @ w[1:]), rel=1e-12)
+
+
+def vectors(seed=0, T=8, **options):
+    rng = np.random.default_rng(seed)
+    n = 30 * T
+    week = np.repeat(np.arange(T), 30)
+    x = rng.normal(size=n)
+    data = pl.DataFrame({"x": x, "week": week, "y": 1 + (2 + 0.1 * week) * x + rng.normal(size=n)})
+    return batches("y ~ x", data, by="week", **options)
+
+
+def test_kish_of_a_vector_is_that_of_its_weights():
+    for options in ({"drift": 0.02, "sigma": 1.0}, {"drift": discount(0.8)}, {}, {"prior": normal(0, 1), "sigma": nig(2, 2)}):
+        r = vectors(**options)
+        w = r.weights().filter(pl.col("term") == "x")["weight"].to_numpy()
+        assert w.sum() == pytest.approx(1.0, abs=1e-12)
+        assert r.ess_kish[-1, 1] == pytest.approx((1 - w[0]) ** 2 / (w[1:] @ w[1:]), rel=1e-10)
+
+
+def test_effective_sizes_never_look_ahead():
+    whole, part = (estimates([1.0, 2.0, 1.5, 1.2][:T], [0.5, 0.1, 0.9, 0.2][:T], prior=normal(0, 1), drift=0.1) for T in (4, 2))
+    np.testing.assert_array_equal(whole.ess[:2], part.ess)
+    np.testing.assert_array_equal(whole.ess_kish[:2], part.ess_kish)
+
+
+# ---------------------------------------------------------------- redesign
+def test_rows_needed_reach_the_target():
+    r = vectors(sigma=1.0)
+    target = float(r.posterior_sd[-1, 1]) / 2
+    found = r.redesign(target)[1]
+    assert (found.reached, found.trigger) == (False, "")
+    assert found.rows == pytest.approx(rows_needed(1.0, r.covariance[-1, 1, 1], target), rel=0.25)  # one row's variance is a median
+    assert r.redesign(1.0)[1].reached
+    assert r.redesign(1.0)[1].rows == 0
+    assert r.redesign(target, horizon=2)[1].trigger == "horizon"
+    assert r.redesign(1.0, ess_floor=100)[1].trigger == "ess"
+
+
+def test_no_amount_of_data_will_do():
+    q, v = 0.04, 0.25
+    r = causal_kalman(np.zeros(50), np.full(50, math.sqrt(v)), process_var=q)
+    limit = math.sqrt((-q + math.sqrt(q**2 + 4 * q * v)) / 2)
+    found = r.redesign(0.9 * limit)[0]
+    assert found.trigger == "never"
+    assert found.limit_sd == pytest.approx(limit, rel=1e-12)
+    assert "No number of batches" in found.message
+    assert r.redesign(1.1 * limit)[0].reached
+    forgetting = estimates(np.zeros(200), np.ones(200), drift=discount(0.9))
+    assert forgetting.redesign(0.1)[0].limit_sd == pytest.approx(forgetting.final_sd, rel=1e-6)
+    with pytest.raises(OptionError, match="target_sd"):
+        r.redesign(-1)
+    with pytest.raises(Refused, match="no batch"):
+        causal_kalman([], []).redesign(1)
+
+
+# ---------------------------------------------------------------- news and surprise
+def test_news_adds_up_to_the_revision():
+    r = vectors(drift=0.02, sigma=1.0, prior=normal(0, 3))
+    news = r.news().group_by(["batch", "term"], maintain_order=True).agg(pl.col("news").sum())
+    revision = r.posterior_mean - r.solution.path.mean_f
+    np.testing.assert_allclose(news["news"].to_numpy().reshape(-1, 2), revision, atol=1e-12)
+    scalar = causal_kalman([1.0, 2.0], [0.5, 0.5])
+    np.testing.assert_allclose(scalar.news()["news"], np.diff(scalar.posterior_mean, prepend=0.0), rtol=1e-13)
+
+
+def test_aci_is_never_negative_ends_at_zero_and_is_largest_at_the_jump():
+    for seed in range(5):
+        y = np.random.default_rng(seed).normal(0, 0.1, 30)
+        y[18:] += 1.0
+        aci = causal_kalman(y, np.full(30, 0.1), process_var=0.01).aci()
+        assert (aci["aci"] >= 0).all()
+        assert aci["aci"][-1] == pytest.approx(0.0, abs=1e-12)
+        assert int(np.argmax(aci["aci"])) == 17  # the last state before it
+        np.testing.assert_allclose(aci["aci"], aci["signal"] + aci["dispersion"])
+    assert vectors(drift="ml").aci()["aci"][-1] == pytest.approx(0.0, abs=1e-10)
+
+
+def test_surprise_is_the_kullback_leibler_divergence():
+    P, Q = np.array([[2.0, 0.3], [0.3, 1.0]]), np.array([[1.0, 0.1], [0.1, 0.6]])
+    m, s = np.array([0.5, -1.0]), np.array([0.1, 0.2])
+    draws = np.random.default_rng(1).multivariate_normal(s, Q, 200_000)
+    kl = np.mean(stats.multivariate_normal(s, Q).logpdf(draws) - stats.multivariate_normal(m, P).logpdf(draws))
+    assert sum(surprise(m, P, s, Q)) == pytest.approx(kl, abs=0.01)
+
+
+def test_forecasts_of_unknown_sigma_are_student_t():
+    """p-values of NIS are uniform although σ is estimated from few rows."""
+    p, z = [], []
+    for seed in range(150):
+        rng = np.random.default_rng(seed)
+        data = pl.DataFrame({"y": rng.normal(size=9), "x": rng.normal(size=9), "week": np.repeat([0, 1, 2], 3)})
+        r = batches("y ~ x", data, by="week")
+        p.append(r.p_nis[-1])
+        z.append(r.monitor()["z"][-1])
+    assert stats.kstest(p, "uniform").pvalue > 0.001
+    assert stats.kstest(z, "norm").pvalue > 0.001
