@@ -27,9 +27,12 @@ from bossa.errors import (
     SeparationWarning,
 )
 from bossa.estimate.glmm import fit_glmm
+from bossa.estimate.lockstep import glmm_many
+from bossa.estimate.many import _one_by_one
 from bossa.kernels.family import BINOMIAL, GAMMA, GAUSSIAN, INVERSE_GAUSSIAN, POISSON, QUASIPOISSON, negbinomial, t
 from bossa.kernels.link import resolve_link
 from bossa.state.design import FitOptions
+from bossa.state.plan import Replicates
 from mixed_cases import GOLDEN, codes, columns, frame, re_term, treatment
 from mixed_cases import problem as linear
 
@@ -365,6 +368,57 @@ def test_a_start_may_be_given():
     for bad in ([0.3, 0.2], {"sd": 1}, "theta", {"theta": [np.nan]}):
         with pytest.raises(OptionError, match="start="):
             fit_glmm(cbpp(start=bad))
+
+
+def same_draws(many, single):
+    """Refits one by one, and those of the batch that reached their end in it; separated replicates are not among these."""
+    fine = many.code == 0
+    assert fine.mean() > 0.8
+    assert (single.code[fine] == 0).all()
+    for name, rtol in (("coef", 1e-7), ("theta", 1e-7), ("loglik", 1e-10), ("se", 1e-5), ("sigma", 0.0)):
+        np.testing.assert_allclose(getattr(many, name)[fine], getattr(single, name)[fine], rtol=rtol, atol=1e-9)
+
+
+@pytest.mark.parametrize("family", ["binomial", "poisson", "slope"])
+@pytest.mark.parametrize("unit", ["response", "group"])
+def test_refits_in_lock_step_are_refits_one_by_one(family, unit):
+    rng = np.random.default_rng(4)
+    if family == "slope":
+        _, g, _, x, eta = simulated(5)
+        y = (rng.random(240) < 1 / (1 + np.exp(-eta - x * rng.standard_normal(12)[g]))).astype(float)
+        p = problem(BINOMIAL, "probit", y, columns(1, x), [re_term("g", g, columns(1, x))])
+    else:
+        p = cbpp() if family == "binomial" else cbpp("log", POISSON)
+    once = fit(p)
+    group, n = p.design.random.terms[0].group, p.design.n
+    if unit == "group":
+        G = int(group.max()) + 1
+        replicates = Replicates(freq=rng.multinomial(G, np.ones(G) / G, size=12).astype(float)[:, group])
+    elif family == "poisson":
+        replicates = Replicates(y=rng.poisson(once.mu, (12, n)).astype(float))
+    else:
+        trials = np.ones(n) if p.design.weights is None else p.design.weights
+        replicates = Replicates(y=rng.binomial(trials.astype(int), once.mu, (12, n)) / trials)
+    same_draws(glmm_many(p, once, replicates), _one_by_one(p, once, replicates))
+
+
+def test_a_separated_replicate_is_left_to_a_fit_of_its_own():
+    p = cbpp()
+    y = np.tile(p.design.y, (3, 1))
+    y[1, p.design.X[:, 3] == 1] = 0.0
+    made = glmm_many(p, fit(p), Replicates(y=y))
+    assert made.code[0] == made.code[2] == 0
+    assert made.code[1] != 0
+    np.testing.assert_allclose(made.coef[0], fit(p).coef, rtol=1e-8)
+
+
+def test_what_has_no_batched_form_is_fitted_one_by_one():
+    p, n = cbpp(), 56
+    once = fit(p)
+    uneven = Replicates(freq=1.0 + (np.arange(n) % 2)[None])
+    assert glmm_many(p, once, uneven) is None
+    for other in (cbpp(nagq=0), cbpp(nagq=5), cbpp("log", negbinomial())):
+        assert glmm_many(other, fit(other), Replicates(y=np.tile(other.design.y, (2, 1)))) is None
 
 
 # ---------------------------------------------------------------- ends, said once

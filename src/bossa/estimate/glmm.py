@@ -19,7 +19,7 @@ import warnings
 from typing import Any
 
 import numpy as np
-from attrs import evolve, frozen
+from attrs import evolve
 
 from ..errors import BoundaryWarning, ConvergenceWarning, FitFailed, NotYet, OptionError, Refused, SeparationWarning
 from ..kernels import blocks
@@ -27,18 +27,17 @@ from ..kernels.family import POISSON
 from ..kernels.gram import OUT_OF_RANGE
 from ..kernels.irls import Control, Rows
 from ..kernels.linalg import inverse_spd
-from ..kernels.pirls import Mixed
 from ..kernels.response import FREE_SCALE, KNOWN_FAMILIES, THIRD, make_response
 from ..kernels.shapes import THETA_RANGE
-from ..kernels.systems import system
 from ..state.design import Problem
 from ..state.fit import FitState, Outcome
-from ..types import Bools, Floats
+from ..types import Floats
 from . import random
-from .glm import _coordinates, _maximise
+from .glm import _maximise
 from .lm import dropped_note
-from .lmm import rows_and_counts
+from .lockstep import glmm_many
 from .marginal import POISSON_LIKE, TOL, Maximum, Search, determined, first_shape, first_theta, maximum, pseudo_inverse
+from .mixed import MixedEngine, Prepared, prepare
 from .registry import estimator
 from .separated import explanation
 
@@ -51,34 +50,7 @@ def accepts(problem: Problem) -> bool:
     return problem.design.random is not None and problem.prior is None and not linear
 
 
-@frozen(eq=False)
-class MixedEngine:
-    """What later questions and refits need of a generalized mixed fit.
-
-    x        (m,)   (β, θ, γ) of the search: θ here is σT, γ the log dispersion parameter; for nagq = 0 without β
-    hessian  (m, m) of D in x
-    vcov_rx  (p, p) covariance of β̂ at known θ
-    sd       (q,)   conditional standard deviations, in the order of FitState.b
-    """
-
-    x: Floats
-    hessian: Floats
-    vcov_rx: Floats
-    sd: Floats
-    nagq: int
-
-
-@frozen(eq=False)
-class Prepared:
-    """A problem as arrays: kept (P,) columns of X; the search's columns are X basis, None: X itself."""
-
-    model: Mixed
-    kept: Bools
-    basis: Floats | None
-    notes: tuple[str, ...]
-
-
-@estimator("glmm", accepts=accepts, takes=("nagq", "max_iter", "tol", "start"))
+@estimator("glmm", accepts=accepts, many=glmm_many, takes=("nagq", "max_iter", "tol", "start"))
 def fit_glmm(problem: Problem) -> FitState:
     """Maximum likelihood on the problem's design."""
     nagq, max_iter, tol = _check(problem)
@@ -105,22 +77,6 @@ def _unless_poisson(search: Search, end: Maximum, tol: float, max_iter: int) -> 
     made.beta, made.u = mode.beta, mode.u
     poisson = maximum(made, end.point.x[:-1], tol, max_iter)
     return (search, end) if poisson is None or poisson.point.criterion > end.point.criterion + 1e-6 else (made, poisson)
-
-
-def prepare(problem: Problem) -> Prepared:
-    """Rows in the order of the random-effects system, X's columns as far as rank allows."""
-    design = problem.design
-    assert design.random is not None
-    assert design.y is not None
-    kept, basis = _coordinates(design.X)
-    X = design.X if kept.all() else design.X[:, kept]
-    X = X if basis is None else X @ basis
-    _, count, notes = rows_and_counts(design)
-    s = system(blocks.layout(design.random.terms), count)
-    response = make_response(problem.family, problem.link, design.y, design.weights, None if count is not None else design.freq)
-    offset = np.zeros(design.n) if design.offset is None else np.asarray(design.offset)
-    model = Mixed(s, response.rows(s.order), np.ascontiguousarray(X[s.order].T), offset[s.order])
-    return Prepared(model, kept, basis, notes)
 
 
 # ---------------------------------------------------------------- the door
