@@ -1,20 +1,21 @@
 """The account of a run: for every quantity how many numbers there are, were compared, fail, and which one is worst.
 
-Every number of a case is entered once. It is compared, set aside (the corpus calls it unstable, or it is known to be wrong), or not
-compared (no reader yet, or the reader passed it by). An exception in a reader fails every number it had still to deliver; where it is
-bossa's own "not built yet", they are counted apart.
+Every number of a case is entered once. It is compared, set aside (the corpus calls it unstable, it is wrong, or it answers another
+question), or not compared (no reader yet, or the reader passed it by, and why). An exception in a reader fails every number it had still to
+deliver; where it is bossa's own "not built yet", they are counted apart.
 """
 
 from __future__ import annotations
 
 import math
 import time
+from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
 
 from corpus import Case, Path_, leaves
-from quantities import Home, Reader, homes
-from tolerances import error, is_wrong, tolerance
+from quantities import Home, Reader, homes, reason_left
+from tolerances import error, set_aside, tolerance
 
 
 @dataclass
@@ -65,6 +66,7 @@ class Ledger:
     failures: list[Failure] = field(default_factory=list)
     unclaimed: list[str] = field(default_factory=list)  # numbers that no quantity, or more than one, claims
     settings: int = 0
+    left: Counter[tuple[str, str]] = field(default_factory=Counter)  # (quantity, why) of what is not compared
     seconds: dict[str, float] = field(default_factory=dict)
 
     def account(self, quantity: str) -> Account:
@@ -85,12 +87,13 @@ class Ledger:
             elif not wanted or home.quantity in wanted:
                 account = self.account(home.quantity)
                 account.available += 1
-                if case.is_unstable(path) or is_wrong(case.id, dotted(path)):
+                if case.is_unstable(path) or set_aside(case.id, dotted(path)):
                     account.set_aside += 1
-                elif home.reader is not None:
+                else:
                     open_[path] = home
-        for reader in unique(home.reader for home in open_.values()):
+        for reader in unique(home.reader for home in open_.values() if home.reader):
             self._read(case, reader, open_)
+        self.left.update((home.quantity or "", reason_left(path)) for path, home in open_.items())
         self.seconds[case.id] = time.perf_counter() - began
 
     def _read(self, case: Case, reader: Reader, open_: dict[Path_, Home]) -> None:

@@ -39,6 +39,7 @@ class Reader:
 READERS: list[Reader] = []
 PENDING: dict[str, tuple[str, ...]] = {}
 SETTINGS: dict[str, str] = {}
+REASONS: dict[str, str] = {}
 
 
 def reader(*, fits: tuple[str, ...] = ("lm", "glm", "lmer", "glmer"), **quantities: str | tuple[str, ...]) -> Callable:
@@ -54,6 +55,16 @@ def reader(*, fits: tuple[str, ...] = ("lm", "glm", "lmer", "glmer"), **quantiti
 def pending(**quantities: str | tuple[str, ...]) -> None:
     """Numbers that no reader compares yet; they are counted as such."""
     PENDING.update({k: (v,) if isinstance(v, str) else v for k, v in quantities.items()})
+
+
+def uncompared(pattern: str, reason: str) -> None:
+    """Numbers of a quantity that its reader passes by, and why; counted as not compared."""
+    REASONS[pattern] = reason
+
+
+def reason_left(path: Path_) -> str:
+    """Why the number at a path is not compared."""
+    return next((reason for pattern, reason in REASONS.items() if matches(pattern, path)), "no reader yet")
 
 
 def setting(pattern: str, reason: str) -> None:

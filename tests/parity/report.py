@@ -9,7 +9,7 @@ from typing import Any
 
 from ledger import Account, Ledger
 from quantities import SETTINGS
-from tolerances import BASE, KINDS, WRONG
+from tolerances import BASE, KINDS, OTHER, WRONG
 
 HEAD = ["quantity", "available", "compared", "failing", "not built", "set aside", "worst error", "of tolerance", "where"]
 
@@ -21,7 +21,7 @@ def small(x: float) -> str:
 def row(name: str, a: Account) -> list[str]:
     counts = [str(n) for n in (a.available, a.compared, a.failing, a.not_built, a.set_aside)]
     if not a.compared:
-        return [name, *counts, "", "", "" if a.not_built else "not compared yet"]
+        return [name, *counts, "", "", "" if a.not_built else "not compared"]
     share = "" if a.worst == 0 else "inf" if math.isinf(a.worst) else f"{a.worst:.2g}"
     return [name, *counts, small(a.worst_error), share, a.worst_at]
 
@@ -67,6 +67,8 @@ def text(ledger: Ledger, order: list[str], cases: int, detail: int = 12) -> str:
             f"{len(ledger.unclaimed)} numbers belong to no quantity, or to several:",
             *(f"  {u}" for u in ledger.unclaimed[:detail]),
         ]
+    if ledger.left:
+        lines += ["", "Not compared:", *(f"  {quantity}: {count}, {reason}" for (quantity, reason), count in ledger.left.items())]
     total = ledger.total()
     counts = f"{total.compared} compared, {total.failing} failing, {total.not_built} not built, {total.set_aside} set aside, "
     counts += f"{total.left} not compared."
@@ -85,6 +87,7 @@ def as_json(ledger: Ledger, order: list[str]) -> dict[str, Any]:
         "quantities": {n: {k: plain(v) for k, v in asdict(ledger.accounts[n]).items()} for n in order if n in ledger.accounts},
         "failures": [{k: plain(v) for k, v in asdict(f).items()} for f in ledger.failures],
         "unclaimed": ledger.unclaimed,
+        "left": [{"quantity": q, "reason": reason, "numbers": n} for (q, reason), n in ledger.left.items()],
         "settings": ledger.settings,
         "seconds": ledger.seconds,
     }
@@ -96,8 +99,8 @@ def markdown(ledger: Ledger, order: list[str], cases: int) -> str:
     introduction = (
         f"{cases} models fitted by R (`lm`, `glm`, `lme4`, `lmerTest`, `emmeans`, `car`, `sandwich`, `clubSandwich`, `pbkrtest`) hold "
         f"{total.available} numbers. bossa, through its public interface alone, was compared on {total.compared} of them; "
-        f"{total.failing} fail, {total.set_aside} are set aside (unstable by the corpus's own word, or known to be wrong), "
-        f"{total.not_built} need something that bossa says is not built yet, {total.left} are not compared yet."
+        f"{total.failing} fail, {total.set_aside} are set aside (unstable by the corpus's own word, wrong, or answering another question), "
+        f"{total.not_built} need something that bossa says is not built yet, {total.left} are not compared."
     )
     lines = [
         "# Parity with R",
@@ -132,6 +135,18 @@ def markdown(ledger: Ledger, order: list[str], cases: int) -> str:
         "| case | number | why |",
         "|---|---|---|",
         *(f"| {case} | `{path}` | {reason} |" for (case, path), reason in WRONG.items()),
+        "",
+        "## Another question",
+        "",
+        "| case | number | how they differ |",
+        "|---|---|---|",
+        *(f"| {case} | `{path}` | {reason} |" for (case, path), reason in OTHER.items()),
+        "",
+        "## Not compared",
+        "",
+        "| quantity | numbers | why |",
+        "|---|---:|---|",
+        *(f"| {quantity} | {count} | {reason} |" for (quantity, reason), count in ledger.left.items()),
         "",
         "## Not results",
         "",

@@ -6,19 +6,25 @@ names of contrasts are never read.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from typing import Any
 
 import polars as pl
 from corpus import Case
-from quantities import Number, pending, reader, setting
+from quantities import Number, reader, setting
 
 from readers.params import compare_row
 
 # emmeans' contrast → the query's word
 WORDS = {"consec": "sequential", "trt.vs.ctrl": "treatment", "eff": "effect"}
-# emmeans' adjustment → (kind of tolerance of p, of limits); the rest are elementary functions of one tail
-INTEGRALS = {"tukey": ("multiplicity", "quantile"), "dunnettx": ("multiplicity", "rough_quantile"), "mvt": ("simulated", "simulated_limit")}
+# emmeans' adjustment → (kind of tolerance of p, of limits); the rest multiply one tail
+INTEGRALS = {
+    "tukey": ("multiplicity", "quantile"),
+    "dunnettx": ("multiplicity", "rough_quantile"),
+    "mvt": ("simulated", "simulated_limit"),
+    "sidak": ("multiplicity", "estimate"),
+}
 METHOD = {"t": {}, "asymptotic": {"df": "inf"}, "satterthwaite": {"df": "satterthwaite"}, "kenward-roger": {"df": "kenward-roger"}}
 
 
@@ -26,11 +32,14 @@ def written(value: Any) -> str:
     return f"{value:g}" if isinstance(value, (int, float)) else str(value)
 
 
+def is_factor(case: Case, name: str) -> bool:
+    return f"factor({name})" in case.record["contrasts_used"]
+
+
 def term(case: Case, name: str, entry: dict[str, Any]) -> str:
     """A factor by its name; a number with the values it is asked at."""
-    is_number = case.data.schema[name].is_numeric() and f"factor({name})" not in case.record["contrasts_used"]
     values = entry["at"].get(name) or entry["grid"].get(name)
-    if not is_number:
+    if not case.data.schema[name].is_numeric() or is_factor(case, name):
         return name
     values = values if isinstance(values, list) else [values]
     return f"{name}@[{', '.join(map(written, values))}]"
@@ -53,7 +62,8 @@ def arguments(case: Case, entry: dict[str, Any], ratio: bool) -> dict[str, Any]:
     if entry.get("weights", "equal") != "equal":
         options["weights"] = entry["weights"]
     name = entry["estimate_name"]
-    options["scale"] = "response" if "regrid" in entry or name in ("prob", "rate", "response", "ratio", "odds.ratio") else "link"
+    back = name in ("prob", "rate", "response", "ratio", "odds.ratio")
+    options["scale"] = "regrid" if "regrid" in entry else "response" if back else "link"
     if ratio and name in ("ratio", "odds.ratio"):
         options["compare"] = name.replace(".", "_")
     return options
@@ -67,6 +77,8 @@ def infer_options(case: Case, entry: dict[str, Any], adjust: str) -> dict[str, A
 def same(column: pl.Series, wanted: Any) -> pl.Series:
     if column.dtype.is_numeric():
         return (column.cast(pl.Float64) - float(wanted)).abs() < 1e-9 * max(1.0, abs(float(wanted)))
+    if column.dtype == pl.Boolean:
+        return column == (str(wanted).lower() == "true")
     return column.cast(pl.String) == written(wanted)
 
 
@@ -147,15 +159,57 @@ def trends(case: Case) -> Iterator[Number]:
             yield from compare_row(("trends", i, "table", j), row, found, 0, row["se"])
 
 
+@reader(trend_contrasts="trends.*.contrasts.*.table.*.*")
+def trend_contrasts(case: Case) -> Iterator[Number]:
+    """Differences of slopes between levels, in emmeans' order."""
+    for i, entry in enumerate(case.results.get("trends", [])):
+        (name,) = entry["spec"] if "contrasts" in entry else (None,)
+        held = {k: v for k, v in entry["at"].items() if k != name}
+        for j, asked in enumerate(entry.get("contrasts", [])):
+            query = f"slope({entry['var']}) ~ {WORDS.get(asked['contrast'], asked['contrast'])}({term(case, name, entry)})"
+            m = case.model.explore(query, scale="link", **({"at": held} if held else {}))
+            frame = m.infer(**infer_options(case, entry, asked["adjust"])).effects
+            if frame.height != len(asked["table"]):
+                raise AssertionError(f"{frame.height} contrasts of slopes, R has {len(asked['table'])}")
+            p, limits = INTEGRALS.get(asked["adjust"], ("p", "estimate"))
+            for k, row in enumerate(asked["table"]):
+                yield from compare_row(("trends", i, "contrasts", j, "table", k), row, frame, k, row["se"], p, limits)
+
+
+def two_values(case: Case, name: str) -> list[float]:
+    """Where emmeans' joint_tests() compares a covariate: a unit either side of its mean; its values where it has two."""
+    values = case.data.filter(case.model.metadata["used"])[name]
+    if values.n_unique() == 2:
+        return sorted(values.unique().to_list())
+    return [values.mean() - 1, values.mean() + 1]
+
+
+def joint_by_contrasts(case: Case, entry: dict[str, Any], row: dict[str, Any], df: dict[str, str]) -> pl.DataFrame:
+    """One term as emmeans tests it: contrasts of its cells, its covariates compared at two values, the others averaged over theirs."""
+    names = row["term"].split(":")
+    known = {name for other in entry["table"] for name in other["term"].split(":")}
+    numbers = {name: two_values(case, name) for name in known if case.data.schema[name].is_numeric() and not is_factor(case, name)}
+    query = ":".join(f"pairwise({name}@{numbers[name]})" if name in numbers else f"pairwise({name})" for name in names)
+    held = {name: pair for name, pair in numbers.items() if name not in names} | {name: row[name] for name in entry["by"]}
+    return case.model.explore(query, scale="link", **({"at": held} if held else {})).infer(how="joint", **df).effects
+
+
+def curved(case: Case) -> bool:
+    """Some covariate enters through a function: its term then is more than a slope."""
+    without_offset = re.sub(r"offset\([^()]*(\([^()]*\))?[^()]*\)", "", case.record["formula"].split("~", 1)[1])
+    return bool(re.search(r"\b(poly|log|sqrt|exp|bs|ns|I)\(", without_offset))
+
+
 @reader(joint_tests="joint_tests.*.table.*.*")
 def joint_tests(case: Case) -> Iterator[Number]:
-    """emmeans' joint_tests(): every term at the means of the covariates; `by` is compared when there is a way to ask."""
+    """emmeans' joint_tests(). Every term by m.jointtest(); within levels, and where covariates are curved, by contrasts of cells."""
     for i, entry in enumerate(case.results.get("joint_tests", [])):
-        if entry["by"]:
-            continue
         normal = entry["method"] == "asymptotic" or entry["table"][0]["df2"] == "Inf"  # emmeans has z for some families with a dispersion
         df = {"df": "inf"} if normal else {} if entry["method"] == "model" else {"df": entry["method"]}
-        table = case.model.jointtest(type=3, **df)
+        if entry["by"] or curved(case):
+            table = pl.concat([joint_by_contrasts(case, entry, row, df) for row in entry["table"]])
+        else:
+            table = case.model.jointtest(type=3, **df)
         if table.height != len(entry["table"]):
             raise AssertionError(f"bossa has {table.height} terms, R {len(entry['table'])}")
         for j in range(table.height):
@@ -167,11 +221,15 @@ def joint_tests(case: Case) -> Iterator[Number]:
             yield Number((*path, "p"), float(table["p_value"][j]), "p")
 
 
-pending(trend_contrasts="trends.*.contrasts.*.table.*.**")
 setting("trends.*.table_emtrends_default.*.**", "R's forward difference; `table` has the derivative")
 setting("emm.*.table.*.level.*", "values asked about")
 setting("contrasts.*.table.*.level.*", "values asked about")
 setting("trends.*.table.*.level.*", "values asked about")
+setting("trends.*.contrasts.*.table.*.level.*", "values asked about")
+for section in ("emm", "contrasts"):
+    setting(f"{section}.*.table.*.null", "the null value asked about: 0, or 1 for ratios")
+for by in ("nutrient", "vs"):
+    setting(f"joint_tests.*.table.*.{by}", "values asked about")
 for section in ("emm", "contrasts", "trends"):
     setting(f"{section}.*.index", "a label")
     setting(f"{section}.*.at.**", "values asked about")

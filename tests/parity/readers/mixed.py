@@ -13,7 +13,7 @@ from typing import Any
 
 import polars as pl
 from corpus import Case, number
-from quantities import Number, pending, reader, setting
+from quantities import Number, pending, reader, setting, uncompared
 
 from readers.params import compare_row, compare_table, value
 from readers.rows import first, used_rows
@@ -218,12 +218,18 @@ def glmer_residuals(case: Case) -> Iterator[Number]:
 @reader(
     fits=("lmer",),
     r2_nakagawa=("r2_nakagawa.marginal", "r2_nakagawa.conditional", "r2_nakagawa.icc_adjusted"),
+    variance_shares=("r2_nakagawa.var_fixed", "r2_nakagawa.var_random", "r2_nakagawa.var_residual"),
 )
 def nakagawa(case: Case) -> Iterator[Number]:
     row = case.model.diagnostics.row(0, named=True)
     for key, column in (("marginal", "rsquared_marginal"), ("conditional", "rsquared_conditional"), ("icc_adjusted", "icc")):
         if case.has("r2_nakagawa", key) and number(case.at("r2_nakagawa", key)) is not None:
             yield Number(("r2_nakagawa", key), row[column], "scaled", 1.0)
+    residual = row["sigma"] ** 2
+    total = residual / (1 - row["rsquared_conditional"])
+    parts = {"fixed": row["rsquared_marginal"], "random": row["rsquared_conditional"] - row["rsquared_marginal"]}
+    yield Number(("r2_nakagawa", "var_residual"), residual)
+    yield from (Number(("r2_nakagawa", f"var_{part}"), share * total, "scaled", total) for part, share in parts.items())
 
 
 @reader(fits=FITS, profile="profile.exact.*.*")
@@ -257,10 +263,8 @@ def profile(case: Case) -> Iterator[Number]:
         yield from compare_row(path, row, fixed, i, se, limits="estimate7")
 
 
-pending(
-    vcov_rx="vcov_rx.matrix.*.*",
-    variance_shares=("r2_nakagawa.var_fixed", "r2_nakagawa.var_random", "r2_nakagawa.var_residual"),
-)
+pending(vcov_rx="vcov_rx.matrix.*.*")
+uncompared("vcov_rx.matrix.*.*", "bossa shows no covariance that takes θ as known")
 setting("profile.lme4.*.*", "R interpolates these; `exact` solves for them")
 setting("r2_nakagawa.performance.*", "the same by another package")
 setting("glmmTMB.**", "a second program's fit, which vouches for the reference")

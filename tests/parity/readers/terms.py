@@ -11,7 +11,7 @@ from typing import Any
 
 import polars as pl
 from corpus import Case, Path_, number
-from quantities import Number, reader
+from quantities import Number, reader, uncompared
 
 
 def spans(case: Case) -> dict[str, list[int]]:
@@ -116,6 +116,8 @@ def under_the_coding(case: Case) -> Iterator[Number]:
 @reader(fits=("glm",), anova_III="anova.typeIII.**")
 def fits_without_the_columns(case: Case) -> Iterator[Number]:
     """Likelihood-ratio type III: the deviance that leaving a term's columns out costs, over the dispersion."""
+    from bossa import compare
+
     if not case.has("anova", "typeIII"):
         return
     columns, full = spans(case), case.model.diagnostics.row(0, named=True)
@@ -125,13 +127,16 @@ def fits_without_the_columns(case: Case) -> Iterator[Number]:
         if not any(parts < set(other["term"].split(":")) for other in case.at("anova", "typeIII")):  # in no other term: any coding
             yield from compare_term(path, row, table.row(i, named=True), dispersion(full))
             continue
-        smaller = without(case, columns[row["term"]])
+        fit = without(case, columns[row["term"]])
+        smaller = fit.diagnostics.row(0, named=True)
         yield Number((*path, "df"), smaller["df_resid"] - full["df_resid"])
         yield Number((*path, "chisq"), (smaller["deviance"] - full["deviance"]) / dispersion(full))
+        if dispersion(full) == 1.0:  # else car refers to χ² what compare() refers to F
+            yield Number((*path, "p"), compare(fit, case.model, how="lrt").frame["p_value"][1], "p")
 
 
-def without(case: Case, columns: list[int]) -> dict[str, Any]:
-    """Diagnostics of the fit whose design lacks `columns`: the other columns of the design as numeric predictors."""
+def without(case: Case, columns: list[int]) -> Any:
+    """The fit whose design lacks `columns`: the other columns of the design as numeric predictors."""
     from bossa import model
 
     r, X = case.record, case.model.designmat
@@ -142,7 +147,7 @@ def without(case: Case, columns: list[int]) -> dict[str, Any]:
     offsets = [part.strip() for part in right.split("+") if part.strip().startswith("offset(")]
     formula = f"{response} ~ 0 + {' + '.join(keep + offsets)}"
     options = {k: r[k] for k in ("weights", "offset") if r.get(k)}
-    return model(formula, data, family=r["family"], link=r["link"], **options).fit().diagnostics.row(0, named=True)
+    return model(formula, data, family=r["family"], link=r["link"], **options).fit()
 
 
 @reader(
@@ -171,3 +176,6 @@ def statistic(test: pl.DataFrame, kind: str) -> float:
     shown, df1 = float(test["statistic"][0]), float(test["df1"][0])
     chisq = shown if test["df2"][0] == float("inf") else shown * df1
     return chisq if kind == "Chisq" else chisq / df1
+
+
+uncompared("anova.typeIII.*.p", "car refers this difference of quasi-deviances to χ², bossa's compare() to F; χ² and df are compared")
