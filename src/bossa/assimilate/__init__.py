@@ -17,6 +17,7 @@ _HOME = {
     "batches": "stream",
     "estimates": "stream",
     "resume": "stream",
+    "student_t": "cloud",
     "combine": "marks",
     "discount": "drift",
     "fuse": "fusion",

@@ -4,7 +4,10 @@
     guided      Gaussian steps and looks: x moves given the look, and is weighted by the look's forecast
     ibis        an effect that stands still: tempered weights, resampling, and Metropolis moves that leave the posterior as it is
 
-A cloud that only moves by resampling dies on a static effect, with a healthy ESS; `unique` counts how many different particles are left.
+    rao-blackwell   particles of (log Q, log s) alone, errors being s times what they are said to be; an exact Kalman filter in each
+
+A cloud that only moves by resampling dies on a static effect, with a healthy ESS; `unique` counts how many different particles are left
+(of a drifting one: different parents at the last resampling).
 
 Source: Gordon, Salmond & Smith (1993); Chopin (2002) and Chopin & Papaspiliopoulos (2020) ch. 17 for IBIS; Del Moral, Doucet & Jasra
 (2012) for adaptive tempering.
@@ -19,9 +22,12 @@ from typing import Any
 import numpy as np
 from attrs import frozen
 
-from ..errors import DataError, FitFailed
+from ..errors import DataError, FitFailed, OptionError
+from ..kernels.intervals import t_quantile
+from ..kernels.kalman import ScalarPath, filter_scalars
 from ..kernels.particles import RESAMPLING, kish, normalised, tempered_step, weighted_quantile
 from ..types import Floats
+from .drift import PRIOR_SD
 
 LOG_2PI = math.log(2 * math.pi)
 
@@ -47,6 +53,18 @@ class StudentT:
         return constant - (self.df + 1) / 2 * np.log1p(z * z / self.df) - math.log(standard_error)
 
 
+def student_t(df: float) -> StudentT:
+    """Student-t estimates: particle_filter(…, observation_log_pdf=student_t(4)), so that an outlier is believed less.
+
+    >>> student_t(4)
+    StudentT(df=4.0)
+    """
+    number = isinstance(df, (int, float, np.integer, np.floating)) and not isinstance(df, bool)
+    if not number or not math.isfinite(df) or df <= 0:
+        raise OptionError(f"df={df!r} is not a positive number.", where="student_t()", do="Use student_t(4), say.")
+    return StudentT(float(df))
+
+
 @frozen(kw_only=True, eq=False)
 class Cloud:
     """How to run: particles N, the generator, when and how to resample, and the model's own parts (None: Gaussian)."""
@@ -55,6 +73,7 @@ class Cloud:
     rng: np.random.Generator
     threshold: float
     resampling: str
+    algorithm: str
     m0: float
     P0: float
     q_sd: float
@@ -117,12 +136,13 @@ def drifting(y: Floats, se: Floats, cloud: Cloud, guided: bool = False) -> Cloud
     ci, unique, resampled = np.empty((T, 2)), np.empty(T, dtype=int), 0
     tails, log_pdf, resample = [cloud.alpha / 2, 1 - cloud.alpha / 2], cloud.log_pdf or Gaussian(), RESAMPLING[cloud.resampling]
     x, log_w = _start(cloud), np.full(N, -math.log(N))
-    origin = np.arange(N)
+    static = not cloud.q_sd and cloud.transition_sampler is None
+    origin, alive, W = np.arange(N), N, np.full(N, 1 / N)
     for t in range(T):
-        W = normalised(log_w)[0]
         if kish(W) < cloud.threshold * N:
             ancestors = resample(W, rng)
-            x, origin, W, log_w = x[ancestors], origin[ancestors], np.full(N, 1 / N), np.full(N, -math.log(N))
+            origin = origin[ancestors] if static else ancestors
+            x, W, log_w, alive = x[ancestors], np.full(N, 1 / N), np.full(N, -math.log(N)), np.count_nonzero(np.bincount(origin))
             resampled += 1
         if guided:
             variance = cloud.q_sd**2 + se[t] ** 2
@@ -143,7 +163,7 @@ def drifting(y: Floats, se: Floats, cloud: Cloud, guided: bool = False) -> Cloud
         log_w, out["loglik"][t] = np.log(np.maximum(W, 1e-320)), total
         out["mean"][t], out["sd"][t] = _moments(x, W)
         ci[t], out["ess"][t] = weighted_quantile(x, W, np.array(tails)), kish(W)
-        unique[t] = len(np.unique(x)) if not cloud.q_sd and cloud.transition_sampler is None else len(np.unique(origin))
+        unique[t] = alive
     return CloudPath(**out, ci=ci, unique=unique, resampled=resampled, particles=x, weights=normalised(log_w)[0])
 
 
@@ -213,3 +233,56 @@ def still(y: Floats, se: Floats, cloud: Cloud) -> CloudPath:
     rate = taken / tried if tried else None
     run: dict[str, Any] = {"resampled": resampled, "acceptance": rate, "tempering": tempering}
     return CloudPath(**out, ci=ci, unique=unique, **run, particles=x, weights=normalised(log_w)[0])
+
+
+LOG_S_SD = 0.5  # prior of log s, the factor of the standard errors, about 0
+
+
+def blackwellised(y: Floats, se: Floats, cloud: Cloud) -> CloudPath:
+    """Particles of (log Q, log s) with priors N(log(median se²/10), 1.5²) and N(0, 0.5²), θ integrated out exactly in each.
+
+    After each resampling, random-walk moves on prior × evidence so far.
+
+    Source: Doucet, de Freitas, Murphy & Russell (2000); Chopin (2002) for the moves.
+    """
+    T, N, rng = len(y), cloud.N, cloud.rng
+    out: dict[str, Any] = {name: np.empty(T) for name in ("mean", "sd", "mean_f", "sd_f", "ess", "loglik")}
+    ci, unique, resampled, tried, taken = np.empty((T, 2)), np.empty(T, dtype=int), 0, 0, 0
+    centre = np.array([math.log(float(np.median(se**2)) / 10) if T else 0.0, 0.0])
+    spread = np.array([PRIOR_SD, LOG_S_SD])
+    u = centre + spread * rng.standard_normal((N, 2))
+    log_w, width = np.full(N, -math.log(N)), t_quantile(1 - cloud.alpha / 2, np.inf)
+
+    def filtered(at: Floats, end: int) -> ScalarPath:
+        v = se[:end, None] ** 2 * np.exp(2 * at[:, 1])
+        return filter_scalars(y[:end, None], v, np.broadcast_to(np.exp(at[:, 0]), v.shape), cloud.m0, cloud.P0)
+
+    def target(at: Floats, path: ScalarPath) -> Floats:
+        return path.loglik.sum(axis=0) - 0.5 * (((at - centre) / spread) ** 2).sum(axis=1)
+
+    path = filtered(u, T)
+    for t in range(T):
+        W = normalised(log_w)[0]
+        out["mean_f"][t] = float(W @ path.mean_f[t])
+        out["sd_f"][t] = math.sqrt(float(W @ (path.var_f[t] + (path.mean_f[t] - out["mean_f"][t]) ** 2)))
+        W, out["loglik"][t] = normalised(log_w + path.loglik[t])
+        log_w = np.log(np.maximum(W, 1e-320))
+        out["ess"][t] = kish(W)
+        if out["ess"][t] < cloud.threshold * N:
+            resampled += 1
+            L = np.linalg.cholesky(np.cov(u.T, aweights=W) + 1e-12 * np.eye(2))
+            u, log_w = u[RESAMPLING[cloud.resampling](W, rng)], np.full(N, -math.log(N))
+            now = target(u, filtered(u, t + 1))
+            for _ in range(2 * cloud.moves):
+                new = u + rng.standard_normal((N, 2)) @ L.T * (2.38 / math.sqrt(2))
+                at_new = target(new, filtered(new, t + 1))
+                yes = np.log(rng.random(N)) < at_new - now
+                u, now = np.where(yes[:, None], new, u), np.where(yes, at_new, now)
+                tried, taken = tried + N, taken + int(yes.sum())
+            path, W = filtered(u, T), np.full(N, 1 / N)
+        unique[t] = len(np.unique(u[:, 0]))
+        out["mean"][t] = float(W @ path.mean[t])
+        out["sd"][t] = math.sqrt(float(W @ (path.var[t] + (path.mean[t] - out["mean"][t]) ** 2)))
+        ci[t] = out["mean"][t] + np.array([-1, 1]) * width * out["sd"][t]
+    rate = taken / tried if tried else None
+    return CloudPath(**out, ci=ci, unique=unique, resampled=resampled, acceptance=rate, particles=u, weights=normalised(log_w)[0])

@@ -24,10 +24,10 @@ from ..kernels.kalman import ScalarPath, filter_scalar, running_kish, running_me
 from ..kernels.particles import RESAMPLING
 from ..kernels.streams import entropy, stream
 from ..types import Floats
-from .cloud import Cloud, CloudPath, drifting, still
+from .cloud import Cloud, CloudPath, blackwellised, drifting, still
 from .result import AssimilationResult
 
-ALGORITHMS = ("auto", "bootstrap", "guided", "ibis")
+ALGORITHMS = ("auto", "bootstrap", "guided", "ibis", "rao-blackwell")
 PARTICLE_OPTIONS = (
     *("prior_sampler", "transition_sampler", "process_sd", "observation_log_pdf", "n_particles", "ess_resample_threshold", "seed"),
     *("algorithm", "resampling"),
@@ -81,7 +81,8 @@ def particle_filter(
     observation_log_pdf  (estimate, standard_error, particles) → (n,);  None: normal
     ess_resample_threshold  resample when Kish's effective number falls below this share of n_particles
     algorithm            "bootstrap" | "guided" (Gaussian steps and estimates) | "ibis" (an effect that stands still) | "auto": ibis where
-                         the effect stands still and its prior is normal, else bootstrap
+                         the effect stands still and its prior is normal, else bootstrap;  "rao-blackwell": drift and the scale of the
+                         standard errors are unknown, and integrated out (process_sd= is not used)
     resampling           "systematic" | "stratified" | "residual" | "multinomial"
     seed                 whatever numpy's default_rng takes; diagnostics["seed"] replays the run
 
@@ -105,6 +106,7 @@ def particle_filter(
         rng=stream(started, 0),
         threshold=float(ess_resample_threshold),
         resampling=resampling,
+        algorithm=algorithm,
         m0=m0,
         P0=P0,
         q_sd=_sd(process_sd, where),
@@ -114,7 +116,10 @@ def particle_filter(
         log_pdf=observation_log_pdf,
     )
     chosen = _algorithm(algorithm, cloud, where)
-    path = still(y, se, cloud) if chosen == "ibis" else drifting(y, se, cloud, guided=chosen == "guided")
+    if chosen == "rao-blackwell":
+        path = blackwellised(y, se, cloud)
+    else:
+        path = still(y, se, cloud) if chosen == "ibis" else drifting(y, se, cloud, guided=chosen == "guided")
     return _cloud_result(path, y, se, cloud, {"algorithm": chosen, "seed": started})
 
 
@@ -133,6 +138,9 @@ def _algorithm(asked: str, cloud: Cloud, where: str) -> str:
     if asked == "ibis" and not (static and cloud.prior_sampler is None and cloud.P0 > 0):
         what = "algorithm='ibis' is for an effect that stands still and has a normal prior with prior_var > 0."
         raise OptionError(what, where=where, do="Use algorithm='bootstrap'.")
+    if asked == "rao-blackwell" and (cloud.q_sd or cloud.transition_sampler or cloud.prior_sampler or cloud.log_pdf):
+        what = "algorithm='rao-blackwell' finds the drift itself, and is for normal priors, steps and estimates."
+        raise OptionError(what, where=where, do="Leave process_sd and the samplers out.")
     if asked == "guided" and not (cloud.q_sd and cloud.transition_sampler is None and cloud.log_pdf is None):
         raise OptionError(
             "algorithm='guided' is for normal steps (process_sd > 0) and normal estimates.", where=where, do="Use 'bootstrap'."

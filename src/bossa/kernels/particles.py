@@ -42,7 +42,9 @@ def inverse_cdf(u: Floats, weights: Floats) -> Ints:
 def systematic(weights: Floats, rng: np.random.Generator) -> Ints:
     """One uniform, N teeth of a comb: every count is ⌊NW⌋ or ⌈NW⌉."""
     N = len(weights)
-    return inverse_cdf((np.arange(N) + rng.random()) / N, weights)
+    teeth = np.floor(N * np.cumsum(weights) - rng.random()).astype(np.intp) + 1  # at (i + u)/N, up to each particle's end
+    teeth[-1] = N
+    return np.repeat(np.arange(N), np.diff(np.clip(teeth, 0, N), prepend=0))
 
 
 def stratified(weights: Floats, rng: np.random.Generator) -> Ints:
