@@ -44,7 +44,7 @@ class FitState:
     loglik             maximised log-likelihood (mixed by REML: minus half the REML criterion)
     npar               parameters counted by AIC, scale included where R counts it
     df_resid           residual degrees of freedom
-    theta      (t,)    variance parameters of a mixed model (lme4's order)
+    theta      (t,)    variance parameters of a mixed model (lme4's order): entries of T, b_g = σ T u_g, u_g ~ N(0, I)
     b          (q,)    conditional modes, terms concatenated, group-major (all columns of group 0, then of group 1 …)
     aux                extra estimated parameters by name: {"theta": …} for negbinomial, {"df": …} for t
     prior              the Posterior that the fit started from, about the coefficients kept; log_evidence: log p(data), where it is proper
