@@ -73,7 +73,7 @@ CASES = {
     "env of no function": (lambda: fit("y ~ f(x)", env={"f": 3}), "FormulaError", r"'f' is not a function of formulas"),
     "env of wrong length": (lambda: fit("y ~ f(x)", env={"f": lambda v: v[:3]}), "DataError", r"f\(x\): it gave 3 values for 20 rows"),
     # data
-    "no table": (lambda: model("y ~ x", 5), "DataError", r"data: a int is not a table\. Give a polars"),
+    "no table": (lambda: model("y ~ x", 5), "DataError", r"data: an int is not a table\. Give a polars"),
     "no data": (lambda: model("y ~ x").fit(), "DataError", r"no data to fit to\. Give model\(formula, data\)"),
     "no rows": (lambda: model("y ~ x", D.head(0)).fit(), "DataError", r"the data have no rows"),
     "nothing complete": (lambda: fit("y ~ gone"), "DataError", r"no row is complete: a value is missing in 20 of 20 rows \(gone 20\)"),

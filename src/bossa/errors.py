@@ -32,6 +32,14 @@ def suggestion(name: object, known: Iterable[object], intro: str = "Known:") -> 
     return f"Did you mean {near[0]!r}?" if near else f"{intro} {listing(known)}."
 
 
+def one(value: object) -> str:
+    """`a str`, `an int`, `None`: a value by its type."""
+    if value is None:
+        return "None"
+    name = type(value).__name__
+    return f"{'an' if name[0].lower() in 'aeiou' or name.startswith('nd') else 'a'} {name}"
+
+
 def _rebuild(cls: type, what: str, where: str, do: str) -> BossaError:
     error: BossaError = BossaError.__new__(cls)
     BossaError.__init__(error, what, where=where, do=do)

@@ -112,20 +112,20 @@ def test_a_dict_takes_lists_arrays_and_series():
 @pytest.mark.parametrize(
     ("data", "message"),
     [
-        (None, "a NoneType is not a table"),
+        (None, "data: None is not a table"),
         ("file.csv", "a str is not a table"),
         ([1, 2], "a list is not a table"),
-        (np.zeros((2, 2)), "a ndarray is not a table"),
+        (np.zeros((2, 2)), "an ndarray is not a table"),
         (pd.Series([1, 2]), "a Series is not a table"),
         (pl.LazyFrame({"a": [1]}).select("b"), "cannot be collected: .*b"),
         ({"a": [1, 2], "b": [1]}, "different lengths: a 2, b 1"),
-        ({"a": 1}, "a int is not a column"),
+        ({"a": 1}, "an int is not a column"),
         ({"a": "xy"}, "a str is not a column"),
-        ({"a": None}, "a NoneType is not a column"),
+        ({"a": None}, "None is not a column"),
         ({1: [1]}, "must be a string"),
         ({"a": np.zeros((2, 2))}, "2 axes"),
         ({"a": [1, "x"]}, "mixed or unknown types"),
-        (pd.DataFrame([[1, 2]], columns=["a", "a"]), "same name"),
+        (pd.DataFrame([[1, 2]], columns=["a", "a"]), "'a' is there twice. Rename"),
         (pd.DataFrame([[1, 2]], columns=[1, "1"]), "'1' is there twice"),
         (pd.DataFrame({"m": [1, "x"]}), "mixed or unknown types"),
     ],
@@ -134,6 +134,11 @@ def test_a_dict_takes_lists_arrays_and_series():
 def test_what_is_no_table(data, message):
     with pytest.raises(DataError, match=message):
         as_frame(data)
+
+
+@pytest.mark.parametrize("values", [[1, 2.5, None], [1.5, 2, None], (np.float64(1.5), 2, None), [np.int64(1), 2.5, None]], ids=str)
+def test_whole_numbers_and_fractions_mix_in_a_list(values):
+    assert as_frame({"x": values})["x"].to_list() == [None if v is None else float(v) for v in values]
 
 
 @pytest.mark.parametrize("values", [[[1], [2]], [{"a": 1}, {"a": 2}], [object(), object()], [b"a", b"b"]])

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from ..errors import DataError
+from ..errors import DataError, one
 
 _ACCEPTED = "Give a polars, pandas or pyarrow frame, or a dict of columns."
 
@@ -52,11 +52,14 @@ def _column(name: Any, values: Any) -> pl.Series:
     if isinstance(values, (str, bytes, Mapping, set)) or not isinstance(values, (list, tuple, range, np.ndarray)):
         if isinstance(values, (str, bytes, Mapping, set, int, float, bool)) or values is None:
             raise DataError(
-                f"a {type(values).__name__} is not a column.", where=where, do="Give a list or an array, one value for each row."
+                f"{one(values)} is not a column.", where=where, do="Give a list or an array, one value for each row."
             )
         return _from_foreign_series(name, values)
     if isinstance(values, np.ndarray) and values.ndim != 1:
         raise DataError(f"the array has {values.ndim} axes, a column has one.", where=where)
+    kinds = set() if isinstance(values, np.ndarray) else {type(v) for v in values} - {type(None)}
+    if len(kinds) > 1 and all(issubclass(kind, (int, float, np.number)) and kind is not bool for kind in kinds):
+        values = [None if v is None else float(v) for v in values]  # polars would take the type of the first for all
     try:
         return pl.Series(name, values)
     except (TypeError, ValueError, OverflowError, pl.exceptions.PolarsError):
@@ -73,12 +76,14 @@ def _from_foreign(data: Any) -> pl.DataFrame:
             frame = frame.collect()
         names = frame.columns
     except TypeError:
-        raise DataError(f"a {type(data).__name__} is not a table.", where="data", do=_ACCEPTED) from None
+        raise DataError(f"{one(data)} is not a table.", where="data", do=_ACCEPTED) from None
     except nw.exceptions.DuplicateError:
-        raise DataError("two columns have the same name.", where="data", do="Rename one of them.") from None
+        names = [str(name) for name in data.columns]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise DataError(f"the column {twice!r} is there twice.", where="data", do="Rename one of them.") from None
     labels = [str(name) for name in names]
     if len(set(labels)) < len(labels):
-        raise DataError(f"the column {next(n for n in labels if labels.count(n) > 1)!r} is there twice.", where="data")
+        raise DataError(f"the column {next(n for n in labels if labels.count(n) > 1)!r} is there twice.", where="data", do="Rename one of them.")
     return pl.DataFrame([_series(label, frame.get_column(name)) for label, name in zip(labels, names)])
 
 
@@ -88,7 +93,7 @@ def _from_foreign_series(name: str, values: Any) -> pl.Series:
     try:
         series = nw.from_native(values, series_only=True)
     except TypeError:
-        what = f"a {type(values).__name__} is not a column."
+        what = f"{one(values)} is not a column."
         raise DataError(what, where=f"data column {name!r}", do="Give a list, an array or a series.") from None
     return _series(name, series)
 
