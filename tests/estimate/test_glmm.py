@@ -218,6 +218,14 @@ def test_families_with_a_dispersion_parameter_agree_with_glmmtmb(name):
     assert made.dispersion_estimated != bool(p.family.free)
 
 
+def test_spread_of_random_effects_is_shown_on_the_scale_of_the_predictor():
+    """θ is relative to σ, as everywhere; the table has glmmTMB's standard deviation of the gamma model's intercepts."""
+    m = model("Reaction ~ Days + (Days | Subject)", load("sleepstudy"), family="gamma", link="log").fit()
+    table = m.varying_spread
+    assert np.log(table["sd"][0]) == pytest.approx(TMB["gamma, log, slope"][2], abs=1e-8)
+    assert table["group"].to_list() == ["Subject"] * 3 + ["Residual"]
+
+
 def test_a_saddle_of_the_likelihood_is_left():
     """Twelve groups of five equal outcomes, half of them 1: at β = 0 Laplace's likelihood is a saddle.
 
