@@ -51,6 +51,7 @@ CASES = {
     # columns and formulas
     "column": (lambda: model("y ~ xx + g", D), "UnknownColumn", r"formula 'y ~ xx \+ g': 'xx' is not a column.*Did you mean 'x'\?"),
     "column far off": (lambda: model("y ~ flipper", D), "UnknownColumn", r"'flipper' is not a column of the data\. The data has: y, x, g"),
+    "no response": (lambda: fit("~ x"), "FormulaError", r"'~ x': it has no response to fit\. Write 'y ~ x'"),
     "response": (lambda: model("yy ~ x", D), "UnknownColumn", r"'yy' is not a column.*Did you mean 'y'\?"),
     "operator": (lambda: model("y ~ x +* g", D), "FormulaError", r"'\*' cannot stand here.*\n  y ~ x \+\* g\n         \^"),
     "parenthesis": (lambda: model("y ~ (x + g", D), "FormulaError", r"never closed.*\n  y ~ \(x \+ g\n      \^"),
@@ -59,6 +60,7 @@ CASES = {
     "empty formula": (lambda: model("", D), "FormulaError", r"ends where a term should follow"),
     "no right side": (lambda: model("y ~ ", D), "FormulaError", r"ends where a term should follow"),
     "formula not text": (lambda: model(3, D), "OptionError", r"formula=3 is not a string\. Write it as text"),
+    "data first": (lambda: model(D, "y ~ x"), "OptionError", r"formula=a (dict|DataFrame) is not a string\. .* before the data: model\('y ~ x', data\)"),
     "response on the right": (lambda: fit("y ~ y + x"), "FormulaError", r"y is the response and a term\. Take it out"),
     "function": (lambda: model("y ~ lgo(x)", D), "FormulaError", r"'lgo' is not a function of formulas.*Did you mean 'log'\?.*env="),
     "function far off": (lambda: model("y ~ foo(x)", D), "FormulaError", r"'foo' is not a function.*Known: log, "),

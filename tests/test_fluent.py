@@ -157,3 +157,11 @@ def test_every_spelling_of_a_level_means_the_same():
     m = start().fit()
     assert m.infer(conf_level=90).params.equals(m.infer(conf_level="90%").params)
     assert m.infer(conf_level=90).params.equals(m.infer(conf_level=0.9).params)
+
+
+def test_update_keeps_the_method_of_a_mixed_model():
+    """lme4's update() keeps REML = FALSE; without random effects there is only one method."""
+    m = model("Reaction ~ Days + (Days | Subject)", load_dataset("sleepstudy"), method="ml")
+    assert m.update(". ~ . - Days").spec.method == "ml"
+    assert m.update(". ~ . - (Days | Subject)").spec.method == "ols"
+    assert m.update(". ~ . - (Days | Subject)").update(". ~ . + (1 | Subject)").spec.method == "reml"

@@ -15,7 +15,7 @@ from . import lazy
 from .design.data import as_frame
 from .design.encode import encode
 from .design.formula import make_spec, resolve, update_formula
-from .errors import DataError, NotFitted, UnknownOption
+from .errors import DataError, FormulaError, NotFitted, UnknownOption
 from .estimate import registry
 from .infer import further, infer, posterior_of, stream_of
 from .kernels.family import resolve_family
@@ -177,6 +177,9 @@ class Model:
         """
         if self.data is None:
             raise DataError("there are no data to fit to.", where=f"model({self.spec.formula!r})", do="Give model(formula, data).")
+        if self.spec.response is None:
+            text = self.spec.formula
+            raise FormulaError("it has no response to fit.", text=text, do=f"Write 'y {text.strip()}'.")
         spec = self.spec if method is None else evolve(self.spec, method=_method(method, self.spec, self.spec.family, self.spec.link))
         encoder, design, used = encode(spec, self.data)
         options = FitOptions(nagq=nagq, optimizer=optimizer, max_iter=max_iter, tol=tol, start=start)
@@ -325,7 +328,8 @@ class Model:
             env=dict(self.spec.env),
         )
         changed = evolve(changed, family=self.spec.family, link=self.spec.link, prior=self.spec.prior)
-        changed = evolve(changed, method=_method(None, changed, changed.family, changed.link))
+        same_kind = bool(changed.bars) == bool(self.spec.bars)  # a mixed model asked for by ML stays so
+        changed = evolve(changed, method=_method(self.spec.method if same_kind else None, changed, changed.family, changed.link))
         return self._then(spec=changed if self.data is None else resolve(changed, self.data))
 
     def test(self, *hypotheses: str, errors: str = "iid", cluster: str | None = None, df: str = "auto") -> pl.DataFrame:

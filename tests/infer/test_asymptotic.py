@@ -119,6 +119,13 @@ def test_robust_defaults_and_references():
     assert "reference: t with 54 df (residual)" in lm.infer().inference.notes
 
 
+def test_the_reference_distribution_is_said_once():
+    """lmerTest gives 16.99973 and 16.99998 for sleepstudy: one number to four digits. Without coefficients there is nothing to test."""
+    sleep = load_dataset("sleepstudy")
+    assert "reference: t with 17 df (Satterthwaite)" in model("Reaction ~ Days + (Days | Subject)", sleep).fit().infer().inference.notes
+    assert "reference: none, there is nothing to test" in model("Reaction ~ 0", sleep).fit().infer().inference.notes
+
+
 @pytest.mark.parametrize("side", ["two-sided", "less", "greater"])
 def test_null_and_side_are_dual_to_the_interval(side):
     """Testing a limit gives p = 1 − level."""

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from attrs import evolve
 
-from ..errors import DataError, FormulaError, OptionError, UnknownColumn, UnknownOption, suggestion
+from ..errors import DataError, FormulaError, OptionError, UnknownColumn, UnknownOption, one, suggestion
 from ..kernels.contrasts import CODINGS
 from ..state.spec import Call, Expr, Name, Operation, Spec, Term, names_in, written
 from .parse import parse
@@ -42,7 +42,8 @@ def make_spec(
 ) -> Spec:
     """What `model()` was told about the columns, checked as far as that goes without data. See `bossa.model`."""
     if not isinstance(formula, str):
-        raise OptionError(f"formula={formula!r:.80} is not a string.", where="model()", do="Write it as text: 'y ~ x'.")
+        given = repr(formula) if formula is None or isinstance(formula, (bool, int, float)) else one(formula)
+        raise OptionError(f"formula={given} is not a string.", where="model()", do="Write it as text, and before the data: model('y ~ x', data).")
     for name, value in (("weights", weights), ("freq_weights", freq_weights), ("offset", offset)):
         if value is not None and not isinstance(value, str):
             raise OptionError(

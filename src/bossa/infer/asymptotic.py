@@ -155,13 +155,15 @@ def _reference(c: Covariance, df: np.ndarray) -> str:
     known = df[np.isfinite(df)]
     if c.rule == "inf":
         return "reference: z (normal)"
+    if len(df) == 0:
+        return "reference: none, there is nothing to test"
     if len(known) == 0:
         return "reference: none, no degree of freedom is left"
     name = {"clusters": "clusters − 1", "residual": "residual", "satterthwaite": "Satterthwaite", "kenward-roger": "Kenward–Roger"}.get(
         c.rule, c.rule
     )
-    low, high = known.min(), known.max()
-    number = f"{low:.4g}" if low == high else f"{low:.4g} to {high:.4g}"
+    low, high = f"{known.min():.4g}", f"{known.max():.4g}"
+    number = low if low == high else f"{low} to {high}"
     return f"reference: t with {number} df ({name})"
 
 
