@@ -142,7 +142,7 @@ def drifting(y: Floats, se: Floats, cloud: Cloud, guided: bool = False) -> Cloud
         if kish(W) < cloud.threshold * N:
             ancestors = resample(W, rng)
             origin = origin[ancestors] if static else ancestors
-            x, W, log_w, alive = x[ancestors], np.full(N, 1 / N), np.full(N, -math.log(N)), np.count_nonzero(np.bincount(origin))
+            x, W, log_w, alive = x[ancestors], np.full(N, 1 / N), np.full(N, -math.log(N)), int(np.count_nonzero(np.bincount(origin)))
             resampled += 1
         if guided:
             variance = cloud.q_sd**2 + se[t] ** 2

@@ -47,7 +47,9 @@ class Site:
     @property
     def estimate(self) -> Known:
         """The batch on its own: estimate and covariance at σ = 1, as far as it goes."""
-        k = self.J.shape[1]
+        r, k = self.J.shape
+        if r == k:
+            return known(self.J, self.z)
         U, d, _ = look(np.zeros((k, k)), np.zeros(k), self.J, self.z)
         return known(U, d)
 

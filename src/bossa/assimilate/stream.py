@@ -26,7 +26,7 @@ from ..kernels.pooling import METHODS
 from ..state.posterior import Posterior
 from ..state.provenance import hash_columns
 from ..state.target import Target
-from ..types import Floats
+from ..types import Floats, Ints
 from .codec import from_json
 from .door import number, share, variance
 from .drift import read_drift
@@ -277,12 +277,14 @@ def _estimates_read(y: Any, se: Any, vcovs: Any, skip: bool, where: str) -> tupl
 def taken(state: AssimState, frame: pl.DataFrame) -> AssimState:
     """The state with the batches of a frame taken in."""
     assert state.by is not None
-    parts = split(frame, state.by, state.time)
-    if state.kind == "glm":
-        rows = [_rows(state, id_, when, part) for id_, when, part in parts]
-        rows = [r for r in rows if not _told_before(state, r.batch, r.hash)]
-        return added(linearised(rows, state), [], [r.hash for r in rows]) if rows else state
-    return added(state, [_site(state, id_, when, part) for id_, when, part in parts])
+    rows = encoded(state, frame, split(frame, state.by, state.time))
+    if state.kind == "lm":
+        return added(state, [_site(r) for r in rows])
+    family = state.encoder.spec.family
+    for r in rows:
+        family.check(r.y, r.weights, response=f"the response of batch {r.batch!r}")
+    rows = [r for r in rows if not _told_before(state, r.batch, r.hash)]
+    return added(linearised(rows, state), [], [r.hash for r in rows]) if rows else state
 
 
 def added(state: AssimState, sites: Iterable[Site], hashes: Sequence[str] = ()) -> AssimState:
@@ -321,19 +323,21 @@ def plain_id(value: Any, where: str = "batch") -> Any:
     return str(value)
 
 
-def split(frame: pl.DataFrame, by: str, time: str | None) -> list[tuple[Any, float, pl.DataFrame]]:
-    """(id, time, rows) of each batch, in the order of `by`, or of `time`; a batch's time is its earliest."""
+def split(frame: pl.DataFrame, by: str, time: str | None) -> list[tuple[Any, float, Ints]]:
+    """(id, time, places of its rows) of each batch, in the order of `by`, or of `time`; a batch's time is its earliest."""
     where = f"by={by!r}"
     for column in (by, time):
         if column is not None and column not in frame.columns:
             raise UnknownColumn(column, frame.columns, where="by=" if column == by else "time=")
     if frame.get_column(by).null_count():
         raise DataError(f"{frame.get_column(by).null_count()} rows have no value.", where=where, do="Leave them out, or give them a batch.")
-    parts = []
-    for place, ((value,), part) in enumerate(sorted(frame.group_by([by], maintain_order=True), key=lambda item: item[0][0])):
-        when = float(place) if time is None else float(_times(part, time).min())
-        parts.append((plain_id(value, where), when, part))
-    return parts if time is None else sorted(parts, key=lambda part: part[1])
+    places = frame.select(pl.col(by).alias("id")).with_row_index("row").group_by("id", maintain_order=True).agg("row").sort("id")
+    index = [rows.to_numpy().astype(np.intp) for rows in places["row"]]
+    ids = [plain_id(value, where) for value in places["id"].to_list()]
+    if time is None:
+        return [(id_, float(place), rows) for place, (id_, rows) in enumerate(zip(ids, index))]
+    times = _times(frame, time)
+    return sorted(((id_, float(times[rows].min()), rows) for id_, rows in zip(ids, index)), key=lambda part: part[1])
 
 
 def _times(frame: pl.DataFrame, time: str) -> Floats:
@@ -353,8 +357,8 @@ def _times(frame: pl.DataFrame, time: str) -> Floats:
     return out
 
 
-def _columns(state: AssimState, frame: pl.DataFrame) -> dict[str, Any]:
-    """X, y, offset, weights, freq of a batch's complete rows."""
+def encoded(state: AssimState, frame: pl.DataFrame, parts: Sequence[tuple[Any, float, Ints]]) -> list[Rows]:
+    """The complete rows of each batch as arrays; the whole frame is encoded once."""
     encoder = state.encoder
     made = encoder.rows(frame)
     y, weights = encoder.response(frame), encoder.prior_weights(frame)
@@ -363,27 +367,22 @@ def _columns(state: AssimState, frame: pl.DataFrame) -> dict[str, Any]:
     for values in (weights, freq):
         if values is not None:
             ok &= np.nan_to_num(values) > 0
-    out = {"X": made.X[:, state.kept], "y": y, "offset": made.offset, "weights": weights, "freq": freq}
-    return {name: None if v is None else np.ascontiguousarray(v[ok]) for name, v in out.items()}
+    X = np.ascontiguousarray(made.X[:, state.kept])
+    if not np.isfinite(X[ok]).all() or not np.isfinite(y[ok]).all():
+        raise DataError("a value is infinite.", where="a new batch", do="Leave those rows out.")
+    read = {name: frame.get_column(name).to_numpy() for name in columns_read(encoder) if name in frame.columns}
+    out = []
+    for batch, when, index in parts:
+        used = index[ok[index]]
+        some = {n: None if v is None else v[used] for n, v in (("offset", made.offset), ("weights", weights), ("freq", freq))}
+        told = hash_columns({name: column[index] for name, column in read.items()})
+        out.append(Rows(batch=batch, time=when, X=X[used], y=y[used], hash=told, **some))
+    return out
 
 
-def _site(state: AssimState, batch: Any, when: float, frame: pl.DataFrame) -> Site:
-    c = _columns(state, frame)
-    if not np.isfinite(c["y"]).all() or not np.isfinite(c["X"]).all():
-        raise DataError("a value is infinite.", where=f"batch {batch!r}", do="Leave those rows out.")
-    y = c["y"] if c["offset"] is None else c["y"] - c["offset"]
-    return gaussian_site(batch, when, c["X"], y, c["weights"], c["freq"], _hash(state, frame))
-
-
-def _rows(state: AssimState, batch: Any, when: float, frame: pl.DataFrame) -> Rows:
-    c = _columns(state, frame)
-    state.encoder.spec.family.check(c["y"], c["weights"], response=f"the response of batch {batch!r}")
-    return Rows(batch=batch, time=when, hash=_hash(state, frame), **c)
-
-
-def _hash(state: AssimState, frame: pl.DataFrame) -> str:
-    """Of the columns that the model reads, as `Provenance.verify` computes it."""
-    return hash_columns({name: frame.get_column(name) for name in columns_read(state.encoder) if name in frame.columns})
+def _site(rows: Rows) -> Site:
+    y = rows.y if rows.offset is None else rows.y - rows.offset
+    return gaussian_site(rows.batch, rows.time, rows.X, y, rows.weights, rows.freq, rows.hash)
 
 
 def extend(result: AssimilationResult, batch: Any, id: Any = None, time: Any = None) -> AssimilationResult:

@@ -44,7 +44,9 @@ def systematic(weights: Floats, rng: np.random.Generator) -> Ints:
     N = len(weights)
     teeth = np.floor(N * np.cumsum(weights) - rng.random()).astype(np.intp) + 1  # at (i + u)/N, up to each particle's end
     teeth[-1] = N
-    return np.repeat(np.arange(N), np.diff(np.clip(teeth, 0, N), prepend=0))
+    upto = np.clip(teeth, 0, N)
+    upto[1:] -= upto[:-1].copy()
+    return np.repeat(np.arange(N), upto)
 
 
 def stratified(weights: Floats, rng: np.random.Generator) -> Ints:
