@@ -1,25 +1,51 @@
 # R entrants of the benchmarks: "setup NAME", "run", "quit" on stdin, one line of JSON each on stdout.  Folder of the data: BENCH_DATA
+# An entrant: the data, what is done with them before the clock starts (NULL: nothing), and what is timed.
 folder <- Sys.getenv("BENCH_DATA")
-read <- function(name) { d <- read.csv(file.path(folder, paste0(name, ".csv"))); d$g <- factor(d$g); d }
+read <- function(name) read.csv(file.path(folder, paste0(name, ".csv")), stringsAsFactors = TRUE)
+quiet <- function(made) suppressMessages(suppressWarnings(made))
 logit <- reformulate(c(paste0("x", 1:17), "g"), "y")
 big <- y ~ x1 + x2 + x3 + x4 + x5 + x6 + g
+herds <- cbind(incidence, size - incidence) ~ period + (1 | herd)
+lmer <- function(f, d, ...) lme4::fixef(quiet(lme4::lmer(f, d, ...)))
+glmer <- function(f, d, q) lme4::fixef(quiet(lme4::glmer(f, d, family = binomial, nAGQ = q)))
+few <- function() lme4::lmerControl(calc.derivs = FALSE)
+logistic <- function(d) glm(logit, binomial, d)
+satterthwaite <- function(m) coef(summary(lmerTest::as_lmerModLmerTest(m)))[, "df"]
+slopes <- function(m) {  # average slopes, and their errors by numerical derivatives
+  b <- coef(m); V <- vcov(m); X <- model.matrix(m)
+  f <- function(b) mean(dlogis(drop(X %*% b))) * b[2:18]
+  a <- f(b); J <- sapply(seq_along(b), function(j) { v <- b; v[j] <- v[j] + 1e-6; (f(v) - a) / 1e-6 })
+  c(a, sqrt(diag(J %*% V %*% t(J))))
+}
 W <- list(
-  "W2/R lm" = list("w02_lm_small", function(d) coef(lm(y ~ x1 + x2 + g, d))),
-  "W2/R lm + summary" = list("w02_lm_small", function(d) coef(summary(lm(y ~ x1 + x2 + g, d)))[, 1]),
-  "W3/R lm" = list("w03_lm_big", function(d) coef(lm(big, d))),
-  "W3/R .lm.fit" = list("w03_lm_big", function(d) .lm.fit(model.matrix(big[-2], d), d$y)$coefficients),
-  "W4/R glm" = list("w04_logit", function(d) coef(glm(logit, binomial, d))))
+  "W2/R lm" = list("w02_lm_small", NULL, function(d) coef(lm(y ~ x1 + x2 + g, d))),
+  "W2/R lm + summary" = list("w02_lm_small", NULL, function(d) coef(summary(lm(y ~ x1 + x2 + g, d)))[, 1]),
+  "W3/R lm" = list("w03_lm_big", NULL, function(d) coef(lm(big, d))),
+  "W3/R .lm.fit" = list("w03_lm_big", NULL, function(d) .lm.fit(model.matrix(big[-2], d), d$y)$coefficients),
+  "W4/R glm" = list("w04_logit", NULL, function(d) coef(logistic(d))),
+  "W5/lme4" = list("w05_sleepstudy", NULL, function(d) lmer(Reaction ~ Days + (Days | Subject), d)),
+  "W6/lme4" = list("w06_crossed", NULL, function(d) lmer(y ~ service + (1 | s) + (1 | d), d, REML = FALSE, control = few())),
+  "W7/lme4" = list("w07_slopes", NULL, function(d) lmer(y ~ x + z + (x | g), d, control = few())),
+  "W8a0/lme4" = list("w08_cbpp", NULL, function(d) glmer(herds, d, 0)),
+  "W8a1/lme4" = list("w08_cbpp", NULL, function(d) glmer(herds, d, 1)),
+  "W8b0/lme4" = list("w08_glmm", NULL, function(d) glmer(y ~ x1 + x2 + (1 | g), d, 0)),
+  "W8b1/lme4" = list("w08_glmm", NULL, function(d) glmer(y ~ x1 + x2 + (1 | g), d, 1)),
+  "W16/emmeans" = list("w04_logit", logistic, function(m) {
+    s <- as.data.frame(summary(emmeans::emmeans(m, ~g, type = "response"))); c(s$prob, s$SE) }),
+  "W16b/R by hand" = list("w04_logit", logistic, slopes),
+  "W17a/lmerTest" = list("w05_sleepstudy", function(d) { data <<- d; lme4::lmer(Reaction ~ Days + (Days | Subject), data) }, satterthwaite),
+  "W17b/lmerTest" = list("w07_slopes", function(d) { data <<- d; quiet(lme4::lmer(y ~ x + z + (x | g), data)) }, satterthwaite))
 peak <- function() as.numeric(gsub("[^0-9]", "", grep("VmHWM", readLines("/proc/self/status"), value = TRUE))) / 1024
 say <- function(...) cat(sprintf(...), "\n", sep = "")
 input <- file("stdin", "r")
 while (length(line <- readLines(input, 1)) && line != "quit") {
   if (startsWith(line, "setup ")) {
-    w <- W[[sub("setup ", "", line)]]; d <- read(w[[1]]); gc()
+    w <- W[[sub("setup ", "", line)]]; d <- read(w[[1]]); if (!is.null(w[[2]])) d <- w[[2]](d); gc()
     try(writeLines("5", "/proc/self/clear_refs"), silent = TRUE)
     say('{"peak": %.1f}', peak())
   } else {
     t <- proc.time()[[3]]; n <- 0
-    repeat { b <- w[[2]](d); n <- n + 1; if (proc.time()[[3]] - t > 0.2) break }
+    repeat { b <- w[[3]](d); n <- n + 1; if (proc.time()[[3]] - t > 0.2) break }
     say('{"seconds": %.9f, "peak": %.1f, "coef": [%s]}', (proc.time()[[3]] - t) / n, peak(), paste(sprintf("%.17g", b), collapse = ","))
   }
 }

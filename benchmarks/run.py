@@ -3,7 +3,7 @@
     python benchmarks/run.py [W2 W3 W4] [--rounds 7] [--budget 90] [--no-r] [--out FILE]
 
 Every entrant is a process of its own with one thread, holds its data, and is asked in turn. Prints the median of each, its ratio to bossa,
-the peak memory over the loaded data, the largest disagreement of the coefficients, and whether the goals are met.
+the peak memory over the loaded data, the largest disagreement of the answers, and whether the goals are met.
 """
 
 from __future__ import annotations
@@ -158,7 +158,7 @@ def show(result: dict) -> str:
     for row in result["rows"]:
         lines.append(
             f"  {row['entrant']:<20} {row['median_s'] * 1e3:10.2f} ms   bossa takes {row['ratio']:6.3f} of it   {row['memory_mb']:+7.0f} MB"
-            f"   first {row['first_s'] * 1e3:8.1f} ms   coefficients within {row['largest_difference']:.0e}"
+            f"   first {row['first_s'] * 1e3:8.1f} ms   answers within {row['largest_difference']:.0e}"
         )
     lines += [f"  {name}: {why}" for name, why in result["absent"].items()]
     return "\n".join([*lines, *(f"  → {line}" for line in judged(result))])

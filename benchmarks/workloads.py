@@ -10,6 +10,7 @@ import os
 from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -18,6 +19,11 @@ DATA = Path(os.environ.get("BENCH_DATA", Path(__file__).parent / "data"))
 SMALL = "y ~ x1 + x2 + g"
 BIG = "y ~ x1 + x2 + x3 + x4 + x5 + x6 + g"
 LOGIT = "y ~ " + " + ".join(f"x{j}" for j in range(1, 18)) + " + g"
+SLEEP = "Reaction ~ Days + (Days | Subject)"
+CROSSED = "y ~ service + (1 | s) + (1 | d)"
+SLOPES = "y ~ x + z + (x | g)"
+HERDS = "cbind(incidence, size - incidence) ~ period + (1 | herd)"
+GROUPED = "y ~ x1 + x2 + (1 | g)"
 
 Run = Callable[[], list[float]]
 
@@ -49,7 +55,51 @@ def logistic() -> pl.DataFrame:
     return pl.DataFrame({"y": y, **{f"x{j + 1}": X[:, j] for j in range(17)}, "g": np.array(list("abc"))[g]})
 
 
-MAKERS = {"w02_lm_small": small_lm, "w03_lm_big": big_lm, "w04_logit": logistic}
+def study(name: str, **prefix: str) -> pl.DataFrame:
+    """A data set of the library; codes of groups get a letter, so that every program reads text."""
+    from bossa import load_dataset
+
+    return load_dataset(name).with_columns(pl.format(letter + "{}", column).alias(column) for column, letter in prefix.items())
+
+
+def crossed(n: int = 73_421, students: int = 2_972, lecturers: int = 1_128) -> pl.DataFrame:
+    """The size of lme4's InstEval: ratings crossed by students and lecturers, the lecturers unequally busy."""
+    rng = np.random.default_rng(6)
+    s, d = rng.integers(0, students, n), (lecturers * rng.random(n) ** 1.3).astype(int)
+    service = rng.integers(0, 2, n)
+    a, b = 0.33 * rng.standard_normal(students), 0.52 * rng.standard_normal(lecturers)
+    y = np.clip(np.round(3.25 - 0.07 * service + a[s] + b[d] + 1.18 * rng.standard_normal(n)), 1, 5)
+    return pl.DataFrame({"y": y, "service": [f"service{v}" for v in service], "s": [f"s{v}" for v in s], "d": [f"d{v}" for v in d]})
+
+
+def slopes(n: int = 100_000, groups: int = 5_000) -> pl.DataFrame:
+    """Unbalanced groups, each with an intercept and a slope of its own, correlated."""
+    rng = np.random.default_rng(7)
+    g, x, z = rng.integers(0, groups, n), *(np.round(rng.standard_normal(n), 5) for _ in range(2))
+    b = rng.multivariate_normal([0, 0], [[0.64, 0.096], [0.096, 0.16]], groups)
+    y = np.round(2 + 0.5 * x - 0.3 * z + b[g, 0] + b[g, 1] * x + rng.standard_normal(n), 5)
+    return pl.DataFrame({"y": y, "x": x, "z": z, "g": [f"g{v}" for v in g]})
+
+
+def grouped_logistic(n: int = 10_000, groups: int = 500) -> pl.DataFrame:
+    """0/1 responses, a random intercept."""
+    rng = np.random.default_rng(8)
+    g, x1, x2 = rng.integers(0, groups, n), *(np.round(rng.standard_normal(n), 5) for _ in range(2))
+    eta = -0.3 + 0.6 * x1 - 0.4 * x2 + (0.9 * rng.standard_normal(groups))[g]
+    y = (rng.random(n) < 1 / (1 + np.exp(-eta))).astype(int)
+    return pl.DataFrame({"y": y, "x1": x1, "x2": x2, "g": [f"g{v}" for v in g]})
+
+
+MAKERS = {
+    "w02_lm_small": small_lm,
+    "w03_lm_big": big_lm,
+    "w04_logit": logistic,
+    "w05_sleepstudy": lambda: study("sleepstudy", Subject="S"),
+    "w06_crossed": crossed,
+    "w07_slopes": slopes,
+    "w08_cbpp": lambda: study("cbpp", herd="h", period="p"),
+    "w08_glmm": grouped_logistic,
+}
 
 
 def file(name: str) -> Path:
@@ -62,16 +112,60 @@ def file(name: str) -> Path:
 
 
 # ------------------------------------------------------------------------------------------------------------ entrants
-def bossa(name: str, formula: str, infer: bool = False, **options: str) -> Run:
+def bossa(name: str, formula: str, infer: bool = False, nagq: int | None = None, **options: str) -> Run:
     from bossa import model
 
     data = pl.read_csv(file(name))
 
     def run() -> list[float]:
-        m = model(formula, data, **options).fit()
+        m = model(formula, data, **options).fit(nagq=nagq)
         return (m.infer() if infer else m).params["estimate"].to_list()
 
     return run
+
+
+def fitted(name: str, formula: str, ask: Callable[[Any], list[float]], **options: str) -> Run:
+    """A question to a model that is already fitted."""
+    from bossa import model
+
+    m = model(formula, pl.read_csv(file(name)), **options).fit()
+    return lambda: ask(m)
+
+
+def means(m: Any) -> list[float]:
+    frame = m.explore("g").infer().effects
+    return [*frame["estimate"], *frame["se"]]
+
+
+def average_slopes(m: Any) -> list[float]:
+    frames = [m.explore(f"slope(x{j})", average="observed", scale="response").infer().effects for j in range(1, 18)]
+    return [*(f["estimate"][0] for f in frames), *(f["se"][0] for f in frames)]
+
+
+def satterthwaite(m: Any) -> list[float]:
+    return m.infer(df="satterthwaite").params["df"].to_list()
+
+
+def statsmodels_slopes() -> Run:
+    import pandas as pd
+    import statsmodels.formula.api as smf
+
+    fit = smf.logit(LOGIT, pd.read_csv(file("w04_logit"))).fit(disp=0)
+
+    def run() -> list[float]:
+        frame = fit.get_margeff(at="overall").summary_frame()
+        frame = frame[[str(name).startswith("x") for name in frame.index]]
+        return [*frame["dy/dx"], *frame["Std. Err."]]
+
+    return run
+
+
+def statsmodels_mixed(name: str, formula: str, groups: str, slope: str) -> Run:
+    import pandas as pd
+    import statsmodels.formula.api as smf
+
+    data = pd.read_csv(file(name))
+    return lambda: smf.mixedlm(formula, data, groups=groups, re_formula=f"~{slope}").fit().fe_params.tolist()
 
 
 def statsmodels(name: str, formula: str, family: bool = False) -> Run:
@@ -120,22 +214,78 @@ ENTRANTS: dict[str, Callable[[], Run]] = {
     "W4/bossa": lambda: bossa("w04_logit", LOGIT, family="binomial"),
     "W4/statsmodels": lambda: statsmodels("w04_logit", LOGIT, family=True),
     "W4/glum": lambda: glum("w04_logit"),
+    "W5/bossa": lambda: bossa("w05_sleepstudy", SLEEP),
+    "W5/statsmodels": lambda: statsmodels_mixed("w05_sleepstudy", "Reaction ~ Days", "Subject", "Days"),
+    "W6/bossa": lambda: bossa("w06_crossed", CROSSED, method="ml"),
+    "W7/bossa": lambda: bossa("w07_slopes", SLOPES),
+    "W8a0/bossa": lambda: bossa("w08_cbpp", HERDS, nagq=0, family="binomial"),
+    "W8a1/bossa": lambda: bossa("w08_cbpp", HERDS, nagq=1, family="binomial"),
+    "W8b0/bossa": lambda: bossa("w08_glmm", GROUPED, nagq=0, family="binomial"),
+    "W8b1/bossa": lambda: bossa("w08_glmm", GROUPED, nagq=1, family="binomial"),
+    "W16/bossa": lambda: fitted("w04_logit", LOGIT, means, family="binomial"),
+    "W16b/bossa": lambda: fitted("w04_logit", LOGIT, average_slopes, family="binomial"),
+    "W16b/statsmodels": statsmodels_slopes,
+    "W17a/bossa": lambda: fitted("w05_sleepstudy", SLEEP, satterthwaite),
+    "W17b/bossa": lambda: fitted("w07_slopes", SLOPES, satterthwaite),
 }
 IN_R = ["W2/R lm", "W2/R lm + summary", "W3/R lm", "W3/R .lm.fit", "W4/R glm"]
+IN_R += [f"{w}/lme4" for w in ("W5", "W6", "W7", "W8a0", "W8a1", "W8b0", "W8b1")]
+IN_R += ["W16/emmeans", "W16b/R by hand", "W17a/lmerTest", "W17b/lmerTest"]
 NEEDS = {"statsmodels": "statsmodels", "pyfixest": "pyfixest", "glum": "glum"}
-FILES = {"W2": "w02_lm_small", "W3": "w03_lm_big", "W4": "w04_logit"}
-TITLES = {"W2": "linear model, 200 × 4", "W3": "linear model, 10⁶ × 10, a text factor", "W4": "logistic, 10⁵ × 20"}
+FILES = {
+    "W2": "w02_lm_small",
+    "W3": "w03_lm_big",
+    "W4": "w04_logit",
+    "W5": "w05_sleepstudy",
+    "W6": "w06_crossed",
+    "W7": "w07_slopes",
+    "W8a0": "w08_cbpp",
+    "W8a1": "w08_cbpp",
+    "W8b0": "w08_glmm",
+    "W8b1": "w08_glmm",
+    "W16": "w04_logit",
+    "W16b": "w04_logit",
+    "W17a": "w05_sleepstudy",
+    "W17b": "w07_slopes",
+}
+TITLES = {
+    "W2": "linear model, 200 × 4",
+    "W3": "linear model, 10⁶ × 10, a text factor",
+    "W4": "logistic, 10⁵ × 20",
+    "W5": "sleepstudy, (Days | Subject), REML",
+    "W6": "crossed, 73,421 rows, 2,972 + 1,128 levels, ML",
+    "W7": "10⁵ rows, 5,000 groups with a slope, REML",
+    "W8a0": "cbpp, joint modes (nagq 0)",
+    "W8a1": "cbpp, Laplace",
+    "W8b0": "logistic, 10⁴ rows, 500 groups, joint modes (nagq 0)",
+    "W8b1": "logistic, 10⁴ rows, 500 groups, Laplace",
+    "W16": "marginal means of a logistic fit, 10⁵ × 20",
+    "W16b": "average slopes of 17 variables and their errors, the same fit",
+    "W17a": "Satterthwaite df, sleepstudy",
+    "W17b": "Satterthwaite df, W7",
+}
 
 # (entrant, peer or "best peer", largest ratio), and memory in MB over the loaded data
 GOALS: dict[str, list[tuple[str, str, float]]] = {
     "W2": [("W2/bossa", "W2/R lm", 1.0)],
     "W3": [("W3/bossa", "best peer", 0.25)],
     "W4": [("W4/bossa", "W4/glum", 0.6), ("W4/bossa", "W4/R glm", 0.15)],
+    "W5": [("W5/bossa", "W5/lme4", 0.12)],
+    "W6": [("W6/bossa", "W6/lme4", 0.25)],
+    "W7": [("W7/bossa", "W7/lme4", 0.03)],
+    "W8a0": [("W8a0/bossa", "W8a0/lme4", 0.2)],
+    "W8a1": [("W8a1/bossa", "W8a1/lme4", 0.05)],
+    "W8b0": [("W8b0/bossa", "W8b0/lme4", 0.2)],
+    "W8b1": [("W8b1/bossa", "W8b1/lme4", 0.04)],
+    "W16": [("W16/bossa", "W16/emmeans", 0.1)],
+    "W16b": [("W16b/bossa", "W16b/R by hand", 0.1), ("W16b/bossa", "W16b/statsmodels", 0.01)],
+    "W17a": [("W17a/bossa", "W17a/lmerTest", 0.05)],
+    "W17b": [("W17b/bossa", "W17b/lmerTest", 0.02)],
 }
-MEMORY = {"W3/bossa": 100.0, "W4/bossa": 60.0}
+MEMORY = {"W3/bossa": 100.0, "W4/bossa": 60.0, "W6/bossa": 100.0, "W16b/bossa": 20.0}
 
 
 def available(workload: str, with_r: bool) -> list[str]:
     """The entrants that can run here."""
-    python = [e for e in ENTRANTS if e.startswith(workload) and (e.split("/")[1] not in NEEDS or find_spec(NEEDS[e.split("/")[1]]))]
-    return python + ([e for e in IN_R if e.startswith(workload)] if with_r else [])
+    python = [e for e in ENTRANTS if e.startswith(f"{workload}/") and (e.split("/")[1] not in NEEDS or find_spec(NEEDS[e.split("/")[1]]))]
+    return python + ([e for e in IN_R if e.startswith(f"{workload}/")] if with_r else [])
