@@ -72,6 +72,15 @@ def test_gaussian_parts_of_quadratic_likelihoods_combine_to_rounding():
     np.testing.assert_allclose(together.cov.dense(), np.linalg.inv(H), rtol=1e-13, atol=1e-15)
 
 
+def test_pooling_with_a_prior_is_case_a():
+    """Property 1: five estimates and the prior N(0, 1), each a Gaussian; the product of all."""
+    estimates, errors = [0.45, 0.55, 0.50, 0.62, 0.38, 0.0], [0.10, 0.12, 0.08, 0.15, 0.20, 1.0]
+    parts = [Posterior(names=["d"], mean=np.array([e]), cov=covop.Diag(np.array([s**2]))) for e, s in zip(estimates, errors)]
+    pooled = combine(parts)
+    assert pooled.mean[0] == pytest.approx(0.5007713344, abs=5e-11)
+    assert pooled.sd()[0] == pytest.approx(0.0502430807, abs=5e-11)
+
+
 # ---------------------------------------------------------------- population
 def groups(J=40, seed=7):
     """Estimates of 40 groups whose effect is 1 − z, each fitted with the prior N(0, 0.25)."""
