@@ -313,6 +313,8 @@ class Model:
         problem, _ = self._fitted("assimilate()")
         if self.focus is None:
             return self._then(inference=further(problem, self._params_target(), self.inference, batch))
+        if isinstance(self.focus, SimulationState):
+            raise Refused("simulations are not assimilated.", where="assimilate()", do="Ask the model before .simulate().")
         return self._then(focus_inference=further(problem, self.focus.target, self.focus_inference, batch))
 
     def update(self, formula: str) -> Model:
@@ -419,7 +421,7 @@ class Model:
         state = (self.inference or self.joint) if self.focus is None else self.focus_inference
         if state is None:
             raise NotFitted("nothing was inferred yet.", where=".posterior", do="Write m = m.infer() and ask that.")
-        target = self._params_target() if self.focus is None else getattr(self.focus, "target", None)
+        target: Any = self._params_target() if self.focus is None else getattr(self.focus, "target", None)
         return posterior_of(problem, fit, self.focus, target, state)
 
     @property

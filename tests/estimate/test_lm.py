@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bossa import model
+from bossa import load_dataset, model
 from bossa.errors import NotYet
 
 # Least log relative error (digits) that a set must reach: coefficients, standard errors, sigma.
@@ -209,6 +209,6 @@ def test_what_no_estimator_takes_is_refused_by_name():
 
     from bossa.estimate import registry
 
-    m = model("y ~ x", rows()).fit()
-    with pytest.raises(NotYet, match="not built yet"):
+    m = model("Reaction ~ Days + (1 | Subject)", load_dataset("sleepstudy")).fit()
+    with pytest.raises(NotYet, match="and random effects and a prior is not built yet"):
         registry.choose(evolve(m.problem, prior="normal(0, 1)"))

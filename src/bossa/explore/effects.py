@@ -204,7 +204,7 @@ class Question:
         for _, Z in unknown_groups(self.reference.problem, made.frame):
             mean = np.zeros((self.asked.cells, Z.shape[1]))
             np.add.at(mean, made.cell, weight[:, None] * Z)
-            mixed.append(self.asked.matrix() @ mean if self.asked.contrasts else mean)
+            mixed.append(np.asarray(self.asked.matrix()) @ mean if self.asked.contrasts else mean)
         note = "for one new group: the variance of its random effects is in the standard errors"
         return evolve(target, details=target.details | {"new_group": mixed}, notes=(*target.notes, note))
 

@@ -95,7 +95,7 @@ def groups(count: int, *, size: int | None = None, per: str | None = None, withi
     """A grouping factor of `count` groups, as equal in size as the rows allow; size: rows of each, from which n follows."""
     for value, name in ((count, "count"), (size, "size")):
         whole = isinstance(value, (int, np.integer)) and not isinstance(value, bool)
-        if not (whole and value >= 1) and not (name == "size" and value is None):
+        if not (whole and value is not None and value >= 1) and not (name == "size" and value is None):
             raise OptionError(f"{name}={value!r} is not a whole number of at least 1.", where="groups()")
     if size is not None and (per is not None or within is not None):
         raise OptionError("size= counts rows, which per= and within= share out themselves.", where="groups()", do="Leave size= out.")
