@@ -66,6 +66,7 @@ class Ledger:
     failures: list[Failure] = field(default_factory=list)
     unclaimed: list[str] = field(default_factory=list)  # numbers that no quantity, or more than one, claims
     settings: int = 0
+    unasked: int = 0  # numbers of quantities that were not asked for
     left: Counter[tuple[str, str]] = field(default_factory=Counter)  # (quantity, why) of what is not compared
     seconds: dict[str, float] = field(default_factory=dict)
 
@@ -84,7 +85,9 @@ class Ledger:
             home = claimed[0]
             if home.quantity is None:
                 self.settings += 1
-            elif not wanted or home.quantity in wanted:
+            elif wanted and home.quantity not in wanted:
+                self.unasked += 1
+            else:
                 account = self.account(home.quantity)
                 account.available += 1
                 if case.is_unstable(path) or set_aside(case.id, dotted(path)):

@@ -73,6 +73,8 @@ def text(ledger: Ledger, order: list[str], cases: int, detail: int = 12) -> str:
     counts = f"{total.compared} compared, {total.failing} failing, {total.not_built} not built, {total.set_aside} set aside, "
     counts += f"{total.left} not compared."
     lines += ["", f"{cases} cases, {total.available} numbers: {counts}"]
+    if ledger.unasked:
+        lines += [f"{ledger.unasked} more belong to quantities that were not asked for."]
     lines += [f"{ledger.settings} more are part of the questions, not results. {sum(ledger.seconds.values()):.1f} s."]
     return "\n".join(lines)
 
@@ -88,9 +90,28 @@ def as_json(ledger: Ledger, order: list[str]) -> dict[str, Any]:
         "failures": [{k: plain(v) for k, v in asdict(f).items()} for f in ledger.failures],
         "unclaimed": ledger.unclaimed,
         "left": [{"quantity": q, "reason": reason, "numbers": n} for (q, reason), n in ledger.left.items()],
+        "unasked": ledger.unasked,
         "settings": ledger.settings,
         "seconds": ledger.seconds,
     }
+
+
+def inverted(reasons: dict[Any, str]) -> dict[str, list[Any]]:
+    """What each reason is given for."""
+    found: dict[str, list[Any]] = {}
+    for key, reason in reasons.items():
+        found.setdefault(reason, []).append(key)
+    return found
+
+
+def by_reason(reasons: dict[tuple[str, str], str], head: str) -> list[str]:
+    """A table of (case, path) → reason, a row for each reason."""
+    lines = ["| numbers | " + head + " |", "|---|---|"]
+    for reason, keys in inverted(reasons).items():
+        cases = {case: [path for name, path in keys if name == case] for case, _ in keys}
+        numbers = "; ".join(f"{case} {', '.join(f'`{path}`' for path in paths)}" for case, paths in cases.items())
+        lines.append(f"| {numbers} | {reason} |")
+    return lines
 
 
 def markdown(ledger: Ledger, order: list[str], cases: int) -> str:
@@ -102,6 +123,8 @@ def markdown(ledger: Ledger, order: list[str], cases: int) -> str:
         f"{total.failing} fail, {total.set_aside} are set aside (unstable by the corpus's own word, wrong, or answering another question), "
         f"{total.not_built} need something that bossa says is not built yet, {total.left} are not compared."
     )
+    if ledger.unasked:
+        introduction += f" {ledger.unasked} more belong to quantities that were not asked for."
     lines = [
         "# Parity with R",
         "",
@@ -132,15 +155,11 @@ def markdown(ledger: Ledger, order: list[str], cases: int) -> str:
         "",
         "## Wrong in the corpus",
         "",
-        "| case | number | why |",
-        "|---|---|---|",
-        *(f"| {case} | `{path}` | {reason} |" for (case, path), reason in WRONG.items()),
+        *by_reason(WRONG, "why"),
         "",
         "## Another question",
         "",
-        "| case | number | how they differ |",
-        "|---|---|---|",
-        *(f"| {case} | `{path}` | {reason} |" for (case, path), reason in OTHER.items()),
+        *by_reason(OTHER, "how they differ"),
         "",
         "## Not compared",
         "",
@@ -152,7 +171,7 @@ def markdown(ledger: Ledger, order: list[str], cases: int) -> str:
         "",
         "| numbers | why they are not compared |",
         "|---|---|",
-        *(f"| `{pattern}` | {reason} |" for pattern, reason in SETTINGS.items()),
+        *(f"| {', '.join(f'`{p}`' for p in patterns)} | {reason} |" for reason, patterns in inverted(SETTINGS).items()),
         "",
     ]
     return "\n".join(lines)

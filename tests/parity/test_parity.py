@@ -63,6 +63,10 @@ def test_an_untouched_copy_passes(corpus):
         ("HC3", ("robust", "HC3", 2, "ci_upper")),
         ("design", ("design", "colsum_cos", 1)),
         ("anova_II", ("anova", "typeII", 0, "F")),
+        ("emm", ("emm", 0, "table", 0, "se")),
+        ("contrasts", ("contrasts", 0, "table", 0, "estimate")),
+        ("trends", ("trends", 0, "table", 0, "upper")),
+        ("joint_tests", ("joint_tests", 0, "table", 0, "p")),
     ],
 )
 def test_a_planted_number_is_found(corpus, quantity, path):
@@ -93,6 +97,15 @@ def test_a_number_that_no_quantity_claims_is_found(corpus):
     done = run(corpus, "--quantity", "aic")
     assert done.returncode == 1
     assert "surprise.x" in done.stdout
+
+
+def test_what_is_not_compared_or_not_asked_for_is_counted(corpus):
+    spoil(corpus, lambda case: case["results"].update(vcov_rx={"matrix": [[1.0]]}) or case.update(fit="glmer"))
+    done = run(corpus, "--quantity", "vcov_rx")
+    assert done.returncode == 1, "a run that compares nothing shows nothing"
+    assert "1 not compared" in done.stdout
+    assert "takes θ as known" in done.stdout
+    assert "more belong to quantities that were not asked for" in done.stdout
 
 
 def test_an_exception_is_a_failure(corpus):
