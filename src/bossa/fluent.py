@@ -15,7 +15,7 @@ from . import lazy
 from .design.data import as_frame
 from .design.encode import encode
 from .design.formula import make_spec, resolve, update_formula
-from .errors import DataError, FormulaError, NotFitted, UnknownOption
+from .errors import DataError, FormulaError, NotFitted, Refused, UnknownOption
 from .estimate import registry
 from .infer import further, infer, posterior_of, stream_of
 from .kernels.family import resolve_family
