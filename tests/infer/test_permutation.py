@@ -12,7 +12,7 @@ from bossa.infer.plan import PermuteDraw
 
 
 def t_of(X, y, j, null=0.0):
-    beta, rss, *_ = np.linalg.lstsq(X, y, rcond=None)
+    beta = np.linalg.lstsq(X, y, rcond=None)[0]
     s2 = ((y - X @ beta) ** 2).sum() / (len(y) - X.shape[1])
     return (beta[j] - null) / np.sqrt(s2 * np.linalg.inv(X.T @ X)[j, j])
 

@@ -15,7 +15,7 @@ from attrs import frozen
 
 from ..design.formula import data_names
 from ..errors import NotFitted, Refused
-from ..state.inference import EffectsState, InferenceState, JointTestState, ProfileState, ResamplesState
+from ..state.inference import CVState, EffectsState, InferenceState, JointTestState, ProfileState, ResamplesState
 
 
 class Readable(Protocol):
@@ -281,7 +281,11 @@ def resamples_frame(m: Readable) -> pl.DataFrame:
 
 
 def diagnostics_frame(m: Readable, numbers: Mapping[str, Any]) -> pl.DataFrame:
-    """One row of the model's summary numbers."""
+    """One row of the model's summary numbers, and those of the last cross-validation."""
+    for inference in (m.inference, m.focus_inference):
+        extra = getattr(inference, "extra", None)
+        if isinstance(extra, CVState):
+            numbers = {**numbers, **extra.numbers}
     return pl.DataFrame({k: series([v]) for k, v in numbers.items()})
 
 

@@ -129,3 +129,15 @@ class ProfileState:
 
     curves: dict[str, tuple[np.ndarray, np.ndarray]]
     spread: SpreadState | None = None
+
+
+@frozen(kw_only=True, eq=False)
+class CVState:
+    """Out-of-fold predictions of the rows used (n,), nan where there is none, their residuals and folds, and how good they are by name."""
+
+    fitted: np.ndarray = array("n")
+    residual: np.ndarray = array("n")
+    fold: np.ndarray = array("n")
+    numbers: dict[str, float]
+
+    __attrs_post_init__ = check_axes

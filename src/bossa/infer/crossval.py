@@ -1,0 +1,385 @@
+"""How well does the model predict what it has not seen? Folds of rows, or of whole groups, are predicted by fits without them.
+
+    error = Σ (y − μ̂₍fold₎)²  (gaussian),  or the deviance;      pre of a term = 1 − error / error without the term
+
+Leaving one row out of a linear model takes no refit (residual / (1 − leverage)); folds of rows are a plan of 0/1 frequencies. Where the
+formula learns from the data (scale, poly, knots) every fold is encoded anew from its own training rows. Groups of a mixed model are held
+out together: a new group is predicted by the fixed part, a known one with its random effects.
+
+A term is ablated together with the terms that contain it (a main effect with its interactions).
+
+Source: Stone (1974); Allen (1974) for the leverage identity; Judd, McClelland & Ryan (2017) for proportional reduction in error.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+from attrs import evolve, field, frozen
+
+from ..design.encode import encode
+from ..design.levels import Levels
+from ..errors import BossaError, BossaWarning, FitFailed, OptionError, Refused
+from ..estimate import registry
+from ..estimate.many import refit
+from ..explore import varying
+from ..explore.diagnose import leverage
+from ..kernels.gram import NOT_CONVERGED
+from ..kernels.streams import entropy, stream
+from ..state.design import Problem
+from ..state.fit import FitState
+from ..state.inference import CVState, InferenceState
+from ..state.plan import Plan
+from ..state.target import Target
+from ..types import Floats, Ints
+from . import backend
+from .clusters import cluster_codes
+from .plan import LeaveOut
+from .progress import progress_bar
+
+WHERE = "infer(how='cv')"
+MANY_ROWS = 20_000  # beyond these, leaving one row out of a GLM is one Newton step instead of a refit
+
+
+def _folds_option(instance: Any, attribute: Any, value: Any) -> None:
+    whole = isinstance(value, (int, np.integer)) and not isinstance(value, bool) and value >= 2
+    if value != "loo" and not whole:
+        raise OptionError(f"k={value!r} is neither a number of folds (2 or more) nor 'loo'.", where=WHERE)
+
+
+@frozen(kw_only=True)
+class CrossValidation:
+    """Options of how="cv".
+
+    k              folds, or "loo": each row (or group) left out alone
+    holdout_group  column whose groups are held out together; mixed models: their own groups unless told otherwise
+    seed           of the assignment to folds; the result keeps the entropy
+    """
+
+    k: Any = field(default=10, validator=_folds_option)
+    holdout_group: str | None = None
+    seed: Any = None
+    n_jobs: int | None = None
+    progress: Any = field(default="auto")
+
+
+@backend("cv", CrossValidation)
+def crossval(problem: Problem, fit: FitState, target: Target, options: CrossValidation) -> InferenceState:
+    """Out-of-fold predictions of every row, how good they are, and what each term adds to them."""
+    predictions = target.kind == "predictions"
+    if target.kind != "params" and not predictions:
+        raise Refused("an effect has no out-of-sample error.", where=WHERE, do="Ask it of the model: m.fit().infer(how='cv').")
+    if predictions:
+        _own_rows(problem, target)
+    folds, seed, said = assign(problem, options)
+    work = _Work(problem, fit, folds, options)
+    removed: list[tuple[str, ...]] = [(), *(() if predictions else _ablations(problem))]
+    with progress_bar(options.progress, len(removed), "cross-validation") as tick:
+        fitted = []
+        for labels in removed:
+            fitted.append(work.fitted(labels))
+            if tick is not None:
+                tick(1)
+    state = _state(problem, folds, fitted[0])
+    notes = (said, *work.notes, *_unpredicted(state))
+    columns = _columns_of_rows(problem, state) if predictions else _importance(problem, folds, fitted, removed)
+    return InferenceState(
+        how="cv",
+        level=None,
+        columns=columns,
+        notes=(
+            *notes,
+            *(() if predictions else ("pre: share of the out-of-fold error that goes when the term, with all that contains it, comes in",)),
+        ),
+        options={"k": options.k, "holdout_group": options.holdout_group, "seed": seed},
+        extra=state,
+    )
+
+
+def _own_rows(problem: Problem, target: Target) -> None:
+    design, data = problem.design, problem.data
+    same = data is not None and target.labels.height == design.n_data and target.labels[design.rows].equals(data)
+    if not same:
+        raise Refused("only rows that the fit has used can be left out of it.", where=WHERE, do="Use m.predict().infer(how='cv').")
+
+
+# ---------------------------------------------------------------- folds
+def assign(problem: Problem, options: CrossValidation) -> tuple[Ints, Any, str]:
+    """Fold of each row (n,), 0 … k − 1; the entropy that assigned them, None where nothing was drawn; and how, in words."""
+    units, name = _units(problem, options)
+    count = int(units.max()) + 1
+    if options.k == "loo" or count <= options.k:
+        what = "each row is left out alone" if name is None else f"each of {count} groups of {name} is left out as a whole"
+        return units, None, f"cross-validation: {what}"
+    seed = entropy(options.seed, WHERE)
+    fold_of = np.empty(count, dtype=np.intp)
+    fold_of[stream(seed, 0).permutation(count)] = np.arange(count) % options.k
+    what = "rows" if name is None else f"whole groups of {name}"
+    return fold_of[units], seed, f"cross-validation: {options.k} folds of {what}, seed {seed}"
+
+
+def _units(problem: Problem, options: CrossValidation) -> tuple[Ints, str | None]:
+    """What is held out together: code of each row (n,), and the column that says so, None: rows on their own."""
+    if options.holdout_group is not None:
+        return cluster_codes(problem, options.holdout_group, WHERE), options.holdout_group
+    random = problem.design.random
+    if random is None:
+        return np.arange(problem.design.n), None
+    by_size = sorted({t.factor: t for t in random.terms}.values(), key=lambda t: len(t.levels))
+    coarse, fine = by_size[0], by_size[-1]
+    nested = all(len(np.unique(t.group.astype(np.int64) * len(coarse.levels) + coarse.group)) == len(t.levels) for t in by_size)
+    chosen = coarse if nested else fine
+    return np.asarray(chosen.group), chosen.factor
+
+
+# ---------------------------------------------------------------- fits without a fold
+class _Work:
+    """Out-of-fold predictions of a problem, with or without some of its terms."""
+
+    def __init__(self, problem: Problem, fit: FitState, folds: Ints, options: CrossValidation):
+        self.problem, self.fit, self.folds, self.options = problem, fit, folds, options
+        self.k = int(folds.max()) + 1
+        learnt = (
+            ()
+            if problem.encoder is None
+            else tuple(str(e) for e, v in problem.encoder.learnt.items() if v is not None and not isinstance(v, Levels))
+        )
+        random = problem.design.random
+        known = random is not None and any(not _held_out_whole(t.group, folds) for t in random.terms)
+        self.reencoded = bool(learnt)
+        self.by_plan = not learnt and not known
+        self.alone = self.k == problem.design.n
+        self.notes: list[str] = []
+        if learnt:
+            self.notes.append(f"encoded anew in every fold: {', '.join(learnt)}")
+        if random is not None:
+            self.notes.append(
+                "groups that a fit has not seen are predicted without their random effects" + ("; known ones with them" if known else "")
+            )
+        if self.one_step:
+            self.notes.append("more than 20,000 rows: each is left out by one Newton step from the full fit, not by a refit")
+
+    @property
+    def one_step(self) -> bool:
+        return self.by_plan and self.alone and self.fit.estimator == "glm" and self.problem.design.n > MANY_ROWS
+
+    def fitted(self, labels: tuple[str, ...]) -> Floats:
+        """Out-of-fold means (n,) of the model without the terms `labels`; nan where a fold could not be predicted."""
+        if not self.by_plan:
+            return self._fold_by_fold(labels)
+        problem = without(self.problem, labels)
+        design = problem.design
+        if not design.X.shape[1]:
+            return np.asarray(problem.link.inverse(np.zeros(design.n) if design.offset is None else np.asarray(design.offset)))
+        fit = self.fit if not labels else _quiet(problem, self.fit)
+        if fit is None:
+            return np.full(design.n, np.nan)
+        if self.alone and fit.estimator == "lm":
+            with np.errstate(divide="ignore", invalid="ignore"):
+                left = 1 - leverage(problem, fit) * (1 if design.freq is None else design.freq)
+                return np.where(left > 1e-10, design.y - (design.y - fit.mu) / left, np.nan)
+        if self.one_step:
+            return self._one_step(problem, fit)
+        draw = LeaveOut(self.folds)
+        plan = Plan(scheme="folds", unit="row", n=self.k, rows=design.n, seed=0, draw=draw)
+        draws = refit(problem, fit, plan, n_jobs=self.options.n_jobs)
+        if len(draws.code) < self.k:
+            raise KeyboardInterrupt
+        eta = np.einsum("ij,ij->i", design.X, draws.coef[self.folds])
+        fitted = np.array(problem.link.inverse(eta if design.offset is None else eta + design.offset))
+        for j in np.flatnonzero(draws.code == NOT_CONVERGED):  # separated, say: its predictions are at the limit
+            rows = np.flatnonzero(self.folds == j)
+            fitted[rows] = self._known_groups(rows, labels)
+        return fitted
+
+    def _one_step(self, problem: Problem, fit: FitState) -> Floats:
+        from .bootstrap import left_out_coef
+
+        design = problem.design
+        eta = np.einsum("ij,ij->i", design.X, left_out_coef(problem, fit))
+        return np.asarray(problem.link.inverse(eta if design.offset is None else eta + design.offset))
+
+    def _fold_by_fold(self, labels: tuple[str, ...]) -> Floats:
+        out = np.full(self.problem.design.n, np.nan)
+        for j in range(self.k):
+            rows = np.flatnonzero(self.folds == j)
+            out[rows] = self._reencoded(rows, labels) if self.reencoded else self._known_groups(rows, labels)
+        return out
+
+    def _known_groups(self, rows: Ints, labels: tuple[str, ...]) -> Floats:
+        """Predictions of some rows by the fit to the others, on the columns there are; known groups with their random effects."""
+        problem = without(self.problem, labels)
+        design = problem.design
+        counts = np.ones(design.n) if design.freq is None else np.array(design.freq)
+        counts[rows] = 0
+        train = design.take(counts)
+        train = train if design.freq is not None else evolve(train, freq=None)
+        fit = _quiet(evolve(problem, design=train), self.fit)
+        if fit is None or not fit.kept.all():
+            return np.full(len(rows), np.nan)
+        eta = design.X[rows] @ fit.coef
+        if design.offset is not None:
+            eta = eta + design.offset[rows]
+        terms = () if design.random is None else zip(design.random.terms, train.random.terms)  # type: ignore[union-attr]
+        parts = [(_places(one.levels, other.levels)[one.group[rows]], one.Z[rows]) for one, other in terms]
+        if parts:
+            eta = eta + varying.random_part(evolve(problem, design=train), fit, parts)
+        return np.asarray(problem.link.inverse(eta))
+
+    def _reencoded(self, rows: Ints, labels: tuple[str, ...]) -> Floats:
+        """The same, with everything that the formula learns learnt from the other rows alone."""
+        problem, data = self.problem, self.problem.data
+        if data is None:
+            raise Refused(
+                "the model was loaded without its data, so nothing can be learnt anew.", where=WHERE, do="Save it with data=True."
+            )
+        inside = np.ones(problem.design.n, dtype=bool)
+        inside[rows] = False
+        try:
+            encoder, design, _ = encode(problem.spec, data.filter(inside))
+        except BossaError:
+            return np.full(len(rows), np.nan)
+        train = without(evolve(problem, design=design), labels)
+        fit = _quiet(train, self.fit)
+        if fit is None:
+            return np.full(len(rows), np.nan)
+        held = encoder.rows(data[rows], unseen="null")
+        X = held.X[:, [design.terms[t] not in labels for t in design.term_of]][:, fit.kept]
+        eta = X @ fit.coef if held.offset is None else X @ fit.coef + held.offset
+        if design.random is not None:
+            eta = eta + varying.random_part(train, fit, encoder.random(data[rows]))
+        return np.asarray(problem.link.inverse(eta))
+
+
+def _held_out_whole(group: Ints, folds: Ints) -> bool:
+    """Is every group inside one fold?"""
+    return len(np.unique(group.astype(np.int64) * (int(folds.max()) + 1) + folds)) == int(group.max()) + 1
+
+
+def _places(levels: tuple[str, ...], known: tuple[str, ...]) -> Ints:
+    """Place among the known of each level, −1 where it is none."""
+    at = {level: i for i, level in enumerate(known)}
+    return np.array([at.get(level, -1) for level in levels])
+
+
+def _quiet(problem: Problem, fit: FitState) -> FitState | None:
+    """The problem fitted by the estimator of `fit`; None where it cannot be."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", BossaWarning)
+        try:
+            state = registry.named(fit.estimator).fit(evolve(problem, options=evolve(problem.options, start=None)))
+        except BossaError:
+            return None
+    return None if state.outcome.status == "failed" else state
+
+
+def without(problem: Problem, labels: tuple[str, ...]) -> Problem:
+    """The problem without the columns of some terms."""
+    if not labels:
+        return problem
+    design = problem.design
+    some = np.array([design.terms[t] not in labels for t in design.term_of], dtype=bool)
+    names = tuple(name for name, keep in zip(design.names, some) if keep)
+    smaller = evolve(
+        design, X=design.X[:, some], names=names, term_of=design.term_of[some], columns=names, kept=np.ones(len(names), dtype=bool)
+    )
+    return evolve(problem, design=smaller)
+
+
+# ---------------------------------------------------------------- what it says
+def _ablations(problem: Problem) -> list[tuple[str, ...]]:
+    """For each term but the intercept: its label, then those of the terms that contain it."""
+    infos = problem.encoder.terms if problem.encoder is not None else ()
+    return [
+        (info.label, *(o.label for o in infos if o is not info and set(info.factors) < set(o.factors))) for info in infos if info.factors
+    ]
+
+
+def _losses(problem: Problem, fitted: Floats) -> Floats:
+    """Squared error of each row, or its deviance, prior weights included (n,)."""
+    design, family = problem.design, problem.family
+    with np.errstate(all="ignore"):
+        each = (
+            np.square(np.asarray(design.y) - fitted)
+            if family.name == "gaussian"
+            else np.asarray(family.deviance(np.asarray(design.y), fitted))
+        )
+    return each if design.weights is None else each * design.weights
+
+
+def _importance(problem: Problem, folds: Ints, fitted: list[Floats], removed: list[tuple[str, ...]]) -> dict[str, Floats]:
+    """pre and pre_sd on every row of its term; nan for the intercept."""
+    design = problem.design
+    counts = np.ones(design.n) if design.freq is None else design.freq
+    K = len(design.names)
+    pre, sd = np.full(K, np.nan), np.full(K, np.nan)
+    full = _losses(problem, fitted[0]) * counts
+    k = int(folds.max()) + 1
+    for labels, other in zip(removed[1:], fitted[1:]):
+        reduced = _losses(problem, other) * counts
+        both = np.isfinite(full) & np.isfinite(reduced)
+        rows = np.array([design.terms[t] == labels[0] for t in design.term_of])
+        total = reduced[both].sum()
+        pre[rows] = 1 - full[both].sum() / total if total > 0 else np.nan
+        if k < design.n and both.any():
+            with np.errstate(divide="ignore", invalid="ignore"):
+                each = 1 - np.bincount(folds[both], full[both], k) / np.bincount(folds[both], reduced[both], k)
+            sd[rows] = each[np.isfinite(each)].std(ddof=1) if np.isfinite(each).sum() > 1 else np.nan
+    return {"pre": pre, "pre_sd": sd}
+
+
+def _columns_of_rows(problem: Problem, state: CVState) -> dict[str, Any]:
+    """cv_fitted, cv_residual, cv_fold on every row of the data; null in those not used."""
+    design = problem.design
+    columns = {}
+    for name, values in (("cv_fitted", state.fitted), ("cv_residual", state.residual), ("cv_fold", state.fold + 1.0)):
+        out = np.full(design.n_data, np.nan)
+        out[design.rows] = values
+        columns[name] = out
+    return columns
+
+
+def _unpredicted(state: CVState) -> Iterator[str]:
+    lost = int(np.isnan(state.fitted).sum())
+    if lost:
+        yield f"{lost} rows could not be predicted: the fit without their fold does not determine them; they are left out of the numbers"
+
+
+def _state(problem: Problem, folds: Ints, fitted: Floats) -> CVState:
+    """Predictions and the numbers of `diagnostics`, each row by its count: squared and absolute errors without prior weights."""
+    design = problem.design
+    y: Floats = np.asarray(design.y)
+    some = np.isfinite(fitted)
+    if not some.any():
+        raise FitFailed("no fold could be predicted by a fit without it.", where=WHERE, do="Use fewer folds, or a simpler model.")
+    w = (np.ones(design.n) if design.freq is None else design.freq)[some]
+    y, mu = y[some], fitted[some]
+
+    def mean(x: Floats) -> float:
+        return float(w @ x / w.sum())
+
+    squared = mean((y - mu) ** 2)
+    numbers = {"cv_rmse": float(np.sqrt(squared)), "cv_mae": mean(np.abs(y - mu))}
+    spread = mean((y - mean(y)) ** 2)
+    if problem.family.name == "gaussian":
+        numbers["cv_rsquared"] = 1 - squared / spread if spread > 0 else float("nan")
+    else:
+        numbers["cv_deviance"] = mean(_losses(problem, fitted)[some])
+    if problem.family.name == "binomial" and np.isin(y, (0, 1)).all():
+        numbers["cv_accuracy"] = mean(((mu > 0.5) == (y == 1)).astype(float))
+        numbers["cv_auc"] = area_under_roc(y == 1, mu, w)
+    return CVState(fitted=fitted, residual=np.asarray(design.y) - fitted, fold=folds, numbers=numbers)
+
+
+def area_under_roc(positive: np.ndarray, score: Floats, weight: Floats) -> float:
+    """P(score of a positive row > that of a negative one), ties half.   positive (n,) bool, score (n,), weight (n,) counts"""
+    values, place = np.unique(score, return_inverse=True)
+    up = np.bincount(place, weight * positive, len(values))
+    down = np.bincount(place, weight * ~positive, len(values))
+    if up.sum() == 0 or down.sum() == 0:
+        return float("nan")
+    below = np.cumsum(down) - down
+    return float((up * (below + 0.5 * down)).sum() / (up.sum() * down.sum()))
