@@ -244,6 +244,8 @@ MISTAKES = [
     (lambda d: model("y ~ x", d, prior=model("y ~ x + z", d).fit().infer().posterior).fit(), UnknownOption, "post.marginal"),
     (lambda d: model("y ~ x", d, prior=normal(0, 1)).fit(max_iter=3), OptionError, "closed form"),
     (lambda d: model("y ~ x", d, prior=normal(0, 1)).fit().infer(errors="HC3"), Refused, "Use errors='iid'"),
+    (lambda d: model("y ~ x", d, prior=normal(0, 1)).fit().infer(how="profile"), Refused, "Use how='posterior'"),
+    (lambda d: model("w ~ x", d, family="poisson", prior=normal(0, 1)).fit().jointtest(test="lr"), Refused, "Use test='wald'"),
 ]
 
 
@@ -267,3 +269,12 @@ def test_update_keeps_the_prior():
     prior = {"x": normal(0, 0.1)}
     direct = model("y ~ x", d, prior=prior).fit().params["estimate"]
     np.testing.assert_allclose(model("y ~ x + z", d, prior=prior).update(". ~ . - z").fit().params["estimate"], direct, rtol=1e-14)
+
+
+def test_the_printout_says_that_there_is_a_prior():
+    m = model("y ~ x", simulated(), prior=normal(0, 1)).fit().infer()
+    assert "prior: normal, of every coefficient" in str(m)
+    assert "sigma" in str(m)
+    steps = {step.name: step.frame for step in m.explain().steps}
+    assert steps["prior"]["sd"].to_list() == [1.0, 1.0]
+    assert "σ²B⁻¹" in str(m.explain())

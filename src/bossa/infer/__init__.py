@@ -19,7 +19,7 @@ import attrs
 import numpy as np
 from attrs import frozen
 
-from ..errors import NotYet, OptionError, UnknownOption
+from ..errors import NotYet, OptionError, Refused, UnknownOption
 from ..state.design import Problem
 from ..state.fields import choice, conf_level, option_owner
 from ..state.fit import FitState
@@ -37,6 +37,7 @@ MODULES = {
     "posterior": "posterior",
     "assim": "assimilate",
 }
+BY_LIKELIHOOD = ("perm", "profile")  # hows that have no use for a prior
 SIDES = ("two-sided", "less", "greater")
 
 
@@ -107,6 +108,9 @@ def read_options(how: str, options: dict[str, Any]) -> Any:
 def infer(problem: Problem, fit: FitState, target: Target, how: str, options: dict[str, Any]) -> InferenceState | JointTestState:
     """Uncertainty of `target` by `how`.   options: as the user gave them"""
     chosen = find_backend(how)
+    if fit.prior is not None and how in BY_LIKELIHOOD:
+        what = "it refits under a null by the likelihood alone, and this fit has a prior."
+        raise Refused(what, where=f"infer(how={how!r})", do="Use how='posterior' or 'asymp', or fit without prior=.")
     return chosen.run(problem, fit, target, read_options(how, options))
 
 

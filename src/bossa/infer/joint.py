@@ -18,6 +18,7 @@ import numpy as np
 import polars as pl
 from attrs import evolve, field, frozen
 
+from ..design.levels import rows_text
 from ..errors import BossaWarning, OptionError, Refused
 from ..estimate import registry
 from ..explore.diagnose import is_linear
@@ -84,7 +85,7 @@ def joint(problem: Problem, fit: FitState, target: Target, options: Joint) -> Jo
         null = 0.0 if target.back is not None else target.null
         if options.test == "lr":
             raise Refused("it is for the terms of a model.", where="infer(how='joint', test='lr')", do="Use test='wald'.")
-        return _state([(f"{int(rows.sum())} rows", wald(c, J[rows], estimate[rows] - null))], c, "joint test of the rows", ())
+        return _state([(rows_text(int(rows.sum())), wald(c, J[rows], estimate[rows] - null))], c, "joint test of the rows", ())
     mixed = isinstance(c.parts, MixedDf)
     asked = hypotheses(problem, options.type, options.covariates, sas=mixed)
     if options.test == "lr":
@@ -105,6 +106,8 @@ def _covariance(problem: Problem, fit: FitState, options: Joint) -> Covariance:
         where = "infer(how='joint', test='lr')"
         if problem.design.random is not None or is_linear(problem):
             raise Refused("it is for generalized linear models; for linear ones F is it.", where=where, do="Use test='wald'.")
+        if fit.prior is not None:
+            raise Refused("the fit has a prior: it is not where its likelihood is largest.", where=where, do="Use test='wald'.")
         if options.errors != "iid":
             raise Refused(f"a likelihood ratio has no errors={options.errors!r}.", where=where, do="Use test='wald'.")
     return covariance(problem, fit, options.errors, options.cluster, options.df)

@@ -82,7 +82,12 @@ def _params(m: Readable) -> Iterator[Step]:
         W = "" if fit.working is None else "W"
         yield Step("XtX", f"Xᵀ{W}X", _square(X.T @ WX, design.names))
         yield Step("Xty", f"Xᵀ{W}{symbol}", pl.DataFrame({"term": list(design.names), "Xty": WX.T @ z}))
-        yield Step("estimates", f"β̂ = (Xᵀ{W}X)⁻¹ Xᵀ{W}{symbol}", _coefficients(m))
+        if fit.prior is None:
+            yield Step("estimates", f"β̂ = (Xᵀ{W}X)⁻¹ Xᵀ{W}{symbol}", _coefficients(m))
+        else:
+            spread = pl.DataFrame({"term": list(design.names), "mean": fit.prior.mean, "sd": np.sqrt(fit.prior.cov.diag())})
+            yield Step("prior", "mean m₀ and standard deviation of the prior, of covariance B; inf: flat", spread)
+            yield Step("estimates", f"β̂ = (Xᵀ{W}X + σ²B⁻¹)⁻¹ (Xᵀ{W}{symbol} + σ²B⁻¹m₀)", _coefficients(m))
     else:
         spread = table.varying_frame(m, "spread", m.problem, fit)
         yield Step("random effects", "variances and correlations that maximise the criterion", spread)
@@ -109,7 +114,7 @@ def _response(m: Readable) -> tuple[np.ndarray, str]:
     """What the (last) least-squares problem regresses on X: y, or the working response η + W⁻¹ score of a generalized linear model."""
     design, fit = m.problem.design, m.fit_state
     offset = 0.0 if design.offset is None else design.offset
-    if fit.estimator == "lm" or design.random is not None:
+    if fit.estimator == "lm" or fit.working is None or design.random is not None:
         return design.y - offset, "y" if design.offset is None else "(y − offset)"
     score = scores(m.problem, fit) * (1.0 if design.freq is None else design.freq)
     step = np.divide(score, fit.working, out=np.zeros(design.n), where=np.asarray(fit.working) > 0)

@@ -7,12 +7,14 @@ Every state has a page: not fitted, fitted, inferred, explored, predicted, simul
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import polars as pl
 from attrs import frozen
 
 from ..state.inference import EffectsState, InferenceState, JointTestState, PredictionState, SimulationState
+from ..state.target import Target
 from . import table
 from .display import align, cell, cells
 
@@ -100,8 +102,9 @@ def _scale(fit: Any) -> list[tuple[str, str]]:
     """The residual standard deviation, or the dispersion, where it is estimated; other parameters beside the coefficients."""
     out = [(name, cell(value)) for name, value in fit.aux.items() if isinstance(value, float)]
     if fit.dispersion_estimated:
-        name, value = ("sigma", fit.sigma) if fit.estimator in ("lm", "lmm") else ("dispersion", fit.dispersion)
-        out.append((name, f"{cell(value)} on {cell(fit.df_resid, 'df')} residual degrees of freedom"))
+        name, value = ("sigma", fit.sigma) if fit.estimator in ("lm", "lmm", "prior") else ("dispersion", fit.dispersion)
+        on = f"{cell(fit.df_resid, 'df')} residual degrees of freedom"
+        out.append((name, f"not estimable on {on}" if math.isnan(value) else f"{cell(value)} on {on}"))
     return out
 
 
@@ -159,9 +162,9 @@ def notes(m: table.Readable) -> tuple[str, ...]:
         return m.focus.notes if isinstance(m.focus, SimulationState) else ()
     said = [*m.problem.design.notes, *m.fit_state.notes]
     if isinstance(m.focus, EffectsState):
-        said += [*m.focus.target.notes, *m.focus.target.reason]
+        said += [*m.focus.target.notes, *_unsaid(m.focus.target)]
     elif isinstance(m.focus, PredictionState):
-        said += [*m.focus.target.notes, *m.focus.target.reason, *m.focus.notes]
+        said += [*m.focus.target.notes, *_unsaid(m.focus.target), *m.focus.notes]
     elif isinstance(m.focus, SimulationState):
         said += m.focus.notes
     state = m.inference if m.focus is None else m.focus_inference
@@ -169,6 +172,11 @@ def notes(m: table.Readable) -> tuple[str, ...]:
     if m.focus is None and m.joint is not None:
         said += [n if m.inference is None else f"tests: {n}" for n in m.joint.notes]
     return tuple(dict.fromkeys(n for n in said if n))
+
+
+def _unsaid(target: Target) -> list[str]:
+    """Why rows are not estimable, where no note of the target says it."""
+    return [reason for reason in target.reason if not any(reason in note for note in target.notes)]
 
 
 def heading(state: InferenceState | JointTestState | None) -> str:
@@ -197,7 +205,7 @@ def _short(value: Any) -> str:
 def grid(frame: pl.DataFrame, title: str = "", *, rows: int = ROWS) -> Grid:
     """A frame as text cells: its first `rows` rows and at most COLUMNS columns, the last ones always."""
     head = frame.head(rows)
-    left_out = [f"{frame.height - rows} more rows"] if frame.height > rows else []
+    left_out = [f"{frame.height - rows} more row{'s' * (frame.height - rows > 1)}"] if frame.height > rows else []
     names = frame.columns
     if len(names) > COLUMNS:
         hidden = names[COLUMNS // 2 : len(names) - COLUMNS // 2]
