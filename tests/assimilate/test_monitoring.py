@@ -9,7 +9,7 @@ import polars as pl
 import pytest
 from scipy import stats
 
-from bossa.assimilate import batches, causal_kalman, discount, estimates, nig
+from bossa.assimilate import batches, causal_kalman, discount, estimates, fixed_lag, influence_range, nig, resume
 from bossa.errors import OptionError, Refused
 from bossa.kernels.monitors import cusum, ljung_box, log_e_value, rows_needed, sequence_radius, surprise
 from bossa.state.distributions import normal
@@ -228,3 +228,26 @@ def test_forecasts_of_unknown_sigma_are_student_t():
         z.append(r.monitor()["z"][-1])
     assert stats.kstest(p, "uniform").pvalue > 0.001
     assert stats.kstest(z, "norm").pvalue > 0.001
+
+
+@pytest.mark.parametrize("drift", [0.05, 0.0])
+def test_fixed_lag_runs_from_filter_to_smoother(drift):
+    for r in (vectors(drift=drift, sigma=1.0, prior=normal(0, 3)), causal_kalman([1.0, 0.5, 1.5, 0.2], [0.4] * 4, process_var=drift)):
+        filtered, smoothed = (np.asarray(m).reshape(len(m), -1) for m in (r.posterior_mean, r.smoothed_mean))
+        np.testing.assert_array_equal(fixed_lag(r, 0)[0], filtered)
+        np.testing.assert_allclose(fixed_lag(r, 99)[0], smoothed, atol=1e-11)
+        sd = np.sqrt(np.einsum("tii->ti", fixed_lag(r, 99)[1]))
+        np.testing.assert_allclose(sd, np.asarray(r.smoothed_sd).reshape(sd.shape), rtol=1e-8)
+    part = vectors(drift=drift, sigma=1.0, prior=normal(0, 3))
+    short = resume(part.to_json())
+    assert short.final_mean.tolist() == part.final_mean.tolist()
+
+
+def test_influence_lasts_longer_where_the_state_moves_less():
+    y = np.random.default_rng(2).normal(size=25)
+    slow, fast = (influence_range(causal_kalman(y, np.ones(25), process_var=q)) for q in (0.05, 2.0))
+    assert slow["range"].head(12).mean() > 2 * fast["range"].head(12).mean()
+    assert slow["range"][-1] == 0.0
+    assert (slow["most"] >= 0).all()
+    r = causal_kalman(y, np.ones(25), process_var=0.5)
+    assert (influence_range(r)["most"] >= r.aci()["aci"] - 1e-12).all()  # ACI is D at lag 0

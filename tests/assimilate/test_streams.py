@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from bossa import load_dataset, model
-from bossa.assimilate import batches, causal_kalman, discount, estimates, nig, resume
+from bossa.assimilate import batches, causal_kalman, discount, estimates, nig, resume, student_t
 from bossa.errors import BossaError, DataError, DataWarning, NotYet, OptionError, UnknownOption
+from bossa.kernels.kalman import filter_scalars
 from bossa.state.distributions import normal
 
 B_Y, B_SE = [1.2, 0.9, 1.5, 1.1, 1.8, 2.0], [0.3, 0.25, 0.4, 0.2, 0.35, 0.3]
@@ -472,3 +473,58 @@ def test_likelihood_ratio_of_no_drift_under_no_drift():
     ratios = [estimates(rng.normal(0, 0.2, 40), np.full(40, 0.2), prior=normal(0, 1), drift="ml").diagnostics["lr"] for _ in range(150)]
     assert np.mean(np.array(ratios) > 2.706) < 0.11  # nominal .05, standard error .018
     assert 0.5 < np.mean(np.array(ratios) < 1e-6) < 0.82  # the specification's 120 streams: .67
+
+
+# ---------------------------------------------------------------- robust, calibrated
+def test_student_t_errors_bear_an_outlier_and_become_normal():
+    y, se = [0.1, -0.1, 0.05, 3.0, 0.0], [0.1] * 5
+    robust, plain = estimates(y, se, prior=normal(0, 1), obs=student_t(4)), estimates(y, se, prior=normal(0, 1))
+    assert abs(robust.final_mean) < 0.08 < 0.5 < plain.final_mean
+    nearly = estimates(y[:3], se[:3], prior=normal(0, 1), obs=student_t(1e6))
+    np.testing.assert_allclose(nearly.posterior_mean, causal_kalman(y[:3], se[:3]).posterior_mean, atol=1e-6)
+    assert nearly.log_evidence == pytest.approx(causal_kalman(y[:3], se[:3]).log_evidence, abs=1e-5)
+    # one estimate: the mode of prior × likelihood, and Laplace's evidence with the curvature (df + 1)/(df + z²)
+    one = estimates([3.0], [0.5], prior=normal(0, 1), obs=student_t(3))
+    grid = np.linspace(-2, 4, 600_001)
+    assert one.final_mean == pytest.approx(grid[np.argmax(stats.norm.logpdf(grid) + stats.t.logpdf((3 - grid) / 0.5, 3))], abs=1e-5)
+    with pytest.raises(NotYet, match="particle_filter"):
+        estimates(y, se, obs=student_t(4), drift="bayes")
+    with pytest.raises(OptionError, match="obs"):
+        estimates(y, se, obs="student")
+    again = resume(robust.to_json())
+    assert again.final_mean == robust.final_mean
+
+
+def test_filtered_states_are_calibrated_when_the_drift_is_right_and_not_when_it_is_denied():
+    """Rank of the true last state in its posterior: uniform with the right Q, heaped at both ends with Q = 0."""
+    rng = np.random.default_rng(21)
+    sims, T, q = 2000, 30, 0.05
+    theta = rng.normal(size=sims) + np.cumsum(rng.normal(0, math.sqrt(q), (T, sims)), axis=0)
+    y = theta + rng.normal(0, 0.4, (T, sims))
+    right, wrong = (filter_scalars(y, np.full((T, 1), 0.16), np.full((T, 1), v), 0.0, 1.0) for v in (q, 0.0))
+    u = stats.norm.cdf((theta[-1] - right.mean[-1]) / np.sqrt(right.var[-1]))
+    assert stats.kstest(u, "uniform").pvalue > 0.01
+    counts = np.histogram(stats.norm.cdf((theta[-1] - wrong.mean[-1]) / np.sqrt(wrong.var[-1])), bins=10, range=(0, 1))[0]
+    assert counts[[0, -1]].sum() > 0.4 * sims
+    assert stats.chisquare(counts).pvalue < 1e-10
+
+
+@pytest.mark.slow
+def test_plugged_in_standard_errors_are_too_small_and_pooled_ones_are_not():
+    """Coverage of nominal .95 with 5 rows per batch: specification .683 (10: .877) plugged in, .949 with σ unknown and pooled."""
+    rng = np.random.default_rng(22)
+    sims, T = 400, 20
+    held = {5: [0, 0], 10: [0, 0]}
+    for rows, counts in held.items():
+        for _ in range(sims):
+            y = rng.normal(size=(T, rows))
+            low, high = causal_kalman(y.mean(axis=1), y.std(axis=1, ddof=1) / math.sqrt(rows), prior_var=math.inf).final_ci
+            counts[0] += low <= 0 <= high
+            frame = pl.DataFrame({"y": y.reshape(-1), "week": np.repeat(np.arange(T), rows)})
+            (low, high), *_ = batches("y ~ 1", frame, by="week").final_ci.reshape(-1, 2)
+            counts[1] += low <= 0 <= high
+    # binomial standard errors .023 and .011
+    assert held[5][0] / sims == pytest.approx(0.683, abs=0.08)
+    assert held[10][0] / sims == pytest.approx(0.877, abs=0.06)
+    for counts in held.values():
+        assert counts[1] / sims == pytest.approx(0.95, abs=0.035)

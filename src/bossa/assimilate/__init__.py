@@ -28,6 +28,8 @@ _HOME = {
     "redesign": "monitoring",
     "news": "monitoring",
     "aci": "monitoring",
+    "fixed_lag": "monitoring",
+    "influence_range": "monitoring",
 }
 
 __all__ = sorted(_HOME)

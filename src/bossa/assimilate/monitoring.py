@@ -16,7 +16,7 @@ import polars as pl
 from attrs import frozen
 from scipy.special import ndtri
 
-from ..errors import OptionError, Refused
+from ..errors import NotYet, OptionError, Refused
 from ..kernels.intervals import t_tail
 from ..kernels.kalman import steady_variance
 from ..kernels.monitors import cusum, ljung_box, log_e_value, rows_needed, sequence_radius, surprise
@@ -309,6 +309,66 @@ def _inverse(V: Floats) -> Floats:
 
 def _jacobian(target: Any, mean: Floats) -> Floats:
     return target.jacobian(np.zeros(len(mean)) if np.isnan(mean).any() else mean)
+
+
+def fixed_lag(result: Any, lag: int) -> tuple[Floats, Floats]:
+    """Each state given the batches up to `lag` later: mean (T, K), covariance (T, K, K).
+
+    G_t = V_t V_{f,t+1}⁻¹, applied from t + lag back to t.
+
+    Source: Anderson & Moore (1979) §7.3.
+    """
+    if isinstance(lag, bool) or not isinstance(lag, (int, np.integer)) or lag < 0:
+        raise OptionError(f"lag={lag!r} is not a whole number of at least 0.", where="fixed_lag()")
+    m, V, m_f, V_f = filtered_moments(result)
+    T = len(m)
+    out, spread = m.copy(), V.copy()
+    G = [V[t] @ _inverse(V_f[t + 1]) for t in range(T - 1)]
+    for t in range(T):
+        end = min(t + lag, T - 1)
+        mean, P = m[end], V[end]
+        for s in range(end - 1, t - 1, -1):
+            mean, P = m[s] + G[s] @ (mean - m_f[s + 1]), V[s] + G[s] @ (P - V_f[s + 1]) @ G[s].T
+        out[t], spread[t] = mean, P
+    return out, spread
+
+
+def filtered_moments(result: Any) -> tuple[Floats, Floats, Floats, Floats]:
+    """Mean, covariance after and before each batch, of one scale throughout (σ² at its last estimate)."""
+    if result.solution is None:
+        if result.gain is None:
+            raise Refused("particles keep no covariances.", where="fixed_lag()", do="Use a Kalman method.")
+        V = result.posterior_sd**2
+        with np.errstate(invalid="ignore", divide="ignore"):
+            V_f = np.where(result.gain < 1, V / (1 - result.gain), np.inf)
+            m_f = result.posterior_mean - np.where(result.gain > 0, result.gain * result.innovations, 0.0)
+        return result.posterior_mean[:, None], V[:, None, None], m_f[:, None], V_f[:, None, None]
+    if isinstance(result.state.options.drift, str) and result.state.options.drift == "bayes":
+        raise Refused("with drift integrated out no single smoother exists.", where="fixed_lag()", do="Use drift='ml'.")
+    if result.target is not None:
+        raise NotYet("it is built for coefficients.", where="fixed_lag()", do="Ask the stream of the coefficients.")
+    p = result.solution.path
+    s2 = float(p.s2[-1]) if len(p.s2) else 1.0
+    return p.mean, p.V * s2, p.mean_f, p.V_f * s2
+
+
+def influence_range(result: Any) -> pl.DataFrame:
+    """For how long later batches keep rewriting each state: batch, range (batches), most (nats).
+
+    D(L) = KL(state given all ‖ state given those up to L later), M its maximum; range = (1/M) ∫ D(L) dL, the objective one.
+    """
+    m, V, _, _ = filtered_moments(result)
+    T = len(m)
+    full, full_V = fixed_lag(result, T)
+    D = np.zeros((T, T))
+    for lag in range(T):
+        some, some_V = fixed_lag(result, lag)
+        for t in range(T):
+            D[t, lag] = math.nan if np.isnan(V[t]).any() else sum(surprise(some[t], some_V[t], full[t], full_V[t]))
+    most = D.max(axis=1)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        length = np.where(most > 1e-12, (D.sum(axis=1) - 0.5 * (D[:, 0] + D[:, -1])) / most, 0.0)
+    return pl.DataFrame({"batch": list(result.batch), "range": pl.Series(length).fill_nan(None), "most": pl.Series(most).fill_nan(None)})
 
 
 def aci(result: Any) -> pl.DataFrame:

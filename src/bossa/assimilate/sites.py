@@ -98,6 +98,31 @@ def estimate_site(batch: Any, time: float, estimate: Floats, vcov: Floats, n: fl
     return Site(batch=batch, time=time, n=n, J=J, z=J @ estimate, rss=0.0, logc=logc, hash=fingerprint(estimate, vcov))
 
 
+def robust_site(df: float, site: Site, U: Floats, d: Floats) -> Site:
+    """One estimate whose error is Student-t, as the Gaussian site that meets it at the mode: its weight is w = (df + 1)/(df + z²).
+
+    site  of the estimate with its stated error;  U (1, 1), d (1,)  the forecast
+
+    Source: Lange, Little & Taylor (1989) §3; West (1984) for filters.
+    """
+    if not len(site.z):
+        return site
+    j, prior, centre = float(site.J[0, 0]), float(U[0, 0]) ** 2, float(U[0, 0] * d[0])
+    y = float(site.z[0]) / j
+    w, m = 1.0, y if prior == 0 else centre / prior
+    for _ in range(200):
+        before, w = m, (df + 1) / (df + (j * (y - m)) ** 2)
+        m = (centre + w * j * j * y) / (prior + w * j * j)
+        if abs(m - before) < 1e-14 * (abs(m) + 1 / j):
+            break
+    z2 = (j * (y - m)) ** 2
+    constant = math.lgamma((df + 1) / 2) - math.lgamma(df / 2) - 0.5 * math.log(math.pi * df) + math.log(j)
+    root = math.sqrt(w)
+    logc = constant - (df + 1) / 2 * math.log1p(z2 / df) + 0.5 * w * z2
+    J = np.array([[root * j]])
+    return Site(batch=site.batch, time=site.time, n=site.n, J=J, z=J[:, 0] * y, rss=0.0, logc=logc, hash=site.hash, exact=False)
+
+
 def rescaled(site: Site, sigma: float) -> Site:
     """The site in units where a known σ is 1."""
     if sigma == 1.0:

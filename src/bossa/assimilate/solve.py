@@ -23,7 +23,7 @@ from ..state.posterior import Posterior
 from ..types import Floats
 from .drift import NODES, SCALAR_NODES, Discount, mixed_evidence, mixed_moments, most_likely, nodes, posterior_weights, root_of
 from .engine import Motion, Path, Scale, Start, gaps, run
-from .sites import Rows, Site, laplace_site, rescaled, site_at
+from .sites import Rows, Site, laplace_site, rescaled, robust_site, site_at
 
 
 @frozen
@@ -54,6 +54,7 @@ class Options:
     mean, U   prior Uβ = U mean + e, of variances as given (U = 0 rows: flat);  flat: how many coefficients are
     sigma     "nig" | "reml" | a number | InverseGamma;  sigma0: what a prior's sd is told in units of, None: from the first batch
     drift     "none" | "ml" | "bayes" | Discount | Q (k, k)
+    obs_df    of Student-t errors of estimates, None: normal
     order     "replay" | "append";  timed: `Site.time` is a time, not a place
     """
 
@@ -68,6 +69,7 @@ class Options:
     sweeps: int = 0
     keep_rows: bool = False
     between: Any = 0.0
+    obs_df: float | None = None
     alpha: float = 0.05
 
 
@@ -184,8 +186,11 @@ def solve(state: AssimState) -> Solution:
         path, motion = _unknown_drift(sites, start, scale, steps, options.drift, chosen, notes)
     else:
         motion = motion_of(options.drift)
-        path, _ = run(sites, start, motion, scale, steps)
-    if sites and not all(s.exact for s in sites):
+        sources = sites if options.obs_df is None else [partial(robust_site, options.obs_df, s) for s in sites]
+        path, sites = run(sources, start, motion, scale, steps)
+    if options.obs_df is not None and sites:
+        notes.append(f"approximate: Student-t errors with {options.obs_df:g} df, each estimate weighted at the mode")
+    elif sites and not all(s.exact for s in sites):
         notes.append(
             "approximate: each batch by Laplace's method" + (f", {options.sweeps} sweeps" if options.sweeps else " at its arrival")
         )

@@ -27,6 +27,7 @@ from ..state.posterior import Posterior
 from ..state.provenance import hash_columns
 from ..state.target import Target
 from ..types import Floats, Ints
+from .cloud import StudentT
 from .codec import from_json
 from .door import number, share, variance
 from .drift import read_drift
@@ -170,6 +171,7 @@ def estimates(
     prior: Any = None,
     drift: Any = 0,
     between: Any = 0,
+    obs: Any = "gaussian",
     missing: str = "error",
     order: str = "replay",
     alpha: float = 0.05,
@@ -179,6 +181,7 @@ def estimates(
     batch    ids, None: 0, 1, …;  time: when each was made, in any order
     n        rows behind each: with few, their standard errors are not known well enough to be taken as known, and that is said
     between  variance between batches beyond their errors: a number, "dl", "pm", "ml" or "reml" (random effects; one parameter)
+    obs      "gaussian", or student_t(4): estimates with heavier tails (one parameter, drift given), weighted at the mode, deterministic
     missing  "error", or "skip": nan is a batch that was not seen
     others   as in `batches`
 
@@ -215,6 +218,7 @@ def estimates(
         order=order,
         timed=True,
         between=_between(between, k, where),
+        obs_df=_obs(obs, k, drift, where),
         alpha=share(alpha, where),
     )
     if order not in ("replay", "append"):
@@ -235,6 +239,18 @@ def _between(value: Any, k: int, where: str) -> Any:
     if value and k > 1:
         raise NotYet("between= is built for one parameter.", where=where, do="Assimilate the parameters one by one.")
     return value
+
+
+def _obs(value: Any, k: int, drift: Any, where: str) -> float | None:
+    """Degrees of freedom of Student-t errors, None: normal."""
+    if isinstance(value, str) and value.lower() == "gaussian":
+        return None
+    if not isinstance(value, StudentT):
+        raise OptionError(f"obs={value!r} is neither 'gaussian' nor student_t(df).", where=where)
+    if k > 1 or drift is True or drift in ("ml", "bayes"):
+        what = "Student-t errors are built for one parameter whose drift is given."
+        raise NotYet(what, where=where, do="Use particle_filter(observation_log_pdf=student_t(4)).")
+    return value.df
 
 
 def _estimates_read(y: Any, se: Any, vcovs: Any, skip: bool, where: str) -> tuple[Floats, Floats]:
