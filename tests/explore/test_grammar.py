@@ -25,9 +25,17 @@ def test_parts_of_a_query():
     assert parse("change(x, 5, centered)").focal[0] == Change("x", 7, 5.0, True)
     q = parse("c[a - (b + d)] ~ s[f - m]")
     assert isinstance(q.focal[0], Bracket)
-    assert q.focal[0].items[0].text == "a - (b + d)"
+    assert q.focal[0].items[0].text() == "a - (b + d)"
     assert q.conditions[0].variable.name == "s"
     assert [len(parse("g | h + x@[1, 2]").conditions)] == [2]
+
+
+def test_levels_that_look_like_arithmetic_stand_in_parentheses():
+    """As in emmeans' labels; the sign between the sides is the question's, never one inside a level."""
+    item = parse("g['a - b' - (c + \"d/e\")]").focal[0].items[0]
+    assert item.text() == "(a - b) - (c + (d/e))"
+    assert item.text("/") == "(a - b) / (c + (d/e))"
+    assert parse("g[* - a]").focal[0].items[0].text() == "* - a"
 
 
 def test_values_of_every_kind():
@@ -84,6 +92,10 @@ M = model("y ~ g * h + on + factor(k) + log(dose) + age", DATA).fit()
 
 BAD = [  # query, options, what the message says, column of the caret (None: it has none)
     ("", {}, "the query is empty", 0),
+    ("~ g", {}, "what is asked should stand before it. | Write \"g\" for means", 0),
+    ("pairwise ~ g", {}, "'pairwise' is a contrast, not a variable. | pairwise(g)", 0),
+    ("age = 30", {}, "'=' cannot stand here. | Values follow '@': x@3", 4),
+    ("age@nan", {}, "'age' is a number, not 'nan'.", 4),
     ("gg", {}, "'gg' is not a variable of the model. | Did you mean 'g'?", 0),
     ("treatmint(g)", {}, "'treatmint' is not a contrast. | Did you mean 'treatment'?", 0),
     ("pairwise(gender)", {}, "'gender' is not a variable of the model.", 9),

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from attrs import evolve
 
+from bossa import model
 from bossa.report import explain, html, table, text
 from bossa.state.inference import InferenceState
 
@@ -112,7 +113,7 @@ def test_long_and_wide_tables_say_what_is_left_out(states):
     wide = table.beside(table.params_frame(states["fitted"]), {f"c{i}": [1.0, 2.0, 3.0] for i in range(40)})
     shown = text.grid(wide, rows=2)
     assert len(shown.columns[0]) == 2
-    assert shown.rest.startswith("1 more rows; 28 more columns: c5, ")
+    assert shown.rest.startswith("1 more row; 28 more columns: c5, ")
 
 
 @pytest.mark.parametrize("state", [s for s in STATES if s not in ("empty", "unfitted")])
@@ -132,3 +133,12 @@ def test_one_sided_and_open_intervals_are_shown(states):
     assert "-inf" in plain
     assert "one-sided (less)" in plain
     assert "90% intervals" in plain
+
+
+def test_nothing_is_said_twice_and_what_is_not_estimable_has_no_number():
+    y = [1.0, 2.0, 4.0, 3.0, 5.0, 7.0]
+    cells = model("y ~ g * h", {"y": y, "g": ["a", "a", "b", "b", "b", "b"], "h": ["u", "u", "u", "u", "v", "v"]}).fit()
+    page = repr(cells.explore("g").infer())
+    assert page.count("no rows of the data have g = a, h = v") == 1
+    saturated = repr(model("y ~ x", {"y": [1.0, 2.0], "x": [1.0, 3.0]}).fit())
+    assert "sigma    not estimable on 0 residual degrees of freedom" in saturated

@@ -125,7 +125,7 @@ def bracket_axis(reference: Reference, part: Bracket, role: str, alone: bool, si
             chosen = side or rest
             for x in chosen:
                 row[every.index(x)] += amount / len(chosen)
-    labels = [item.text if sign == "-" else item.text.replace(" - ", f" {sign} ") for item in part.items]
+    labels = [item.text(sign) for item in part.items]
     column = "contrast" if alone else f"{name}_custom"
     cells = tuple((x,) for x in every)
     return Axis(names=(name,), cells=cells, columns={column: labels}, matrix=matrix, role=role, method="custom")

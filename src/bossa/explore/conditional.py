@@ -13,10 +13,12 @@ import numpy as np
 import polars as pl
 from attrs import evolve
 
-from ..errors import DataError
+from ..design.levels import rows_text
+from ..errors import DataError, UnknownColumn
 from ..kernels.streams import entropy, stream
 from ..state.design import Problem
 from ..state.fit import FitState
+from ..state.spec import names_in
 from ..state.target import Linear, Target
 from ..types import Floats, Ints
 from . import varying
@@ -30,7 +32,11 @@ def with_groups(problem: Problem, fit: FitState, target: Target, frame: pl.DataF
 
     new_levels  "error" | "population" | "sample"
     """
-    rows = problem.encoder.random(frame)
+    try:
+        rows = problem.encoder.random(frame)
+    except UnknownColumn as error:
+        do = "Give it, or use varying='exclude': predictions for the population, without random effects."
+        raise DataError(f"{error.what.removesuffix('.')}, and the random effects need it.", where="predict()", do=do) from None
     unseen = np.any([codes == UNSEEN for codes, _ in rows], axis=0)
     missing = np.any([codes == MISSING for codes, _ in rows], axis=0)
     part = varying.random_part(problem, fit, rows)
@@ -40,7 +46,8 @@ def with_groups(problem: Problem, fit: FitState, target: Target, frame: pl.DataF
             raise _unknown(problem, rows, frame)
         part[missing] = np.nan
         if missing.any():
-            notes.append(f"{int(missing.sum())} rows have no group and no prediction (new_levels='population' gives them the population's)")
+            n = int(missing.sum())
+            notes.append(f"{rows_text(n)} without a group and a prediction (new_levels='population' gives the population's)")
     elif (unseen | missing).any():
         part, said = _without_group(problem, fit, rows, part, new_levels)
         notes.append(said)
@@ -49,6 +56,11 @@ def with_groups(problem: Problem, fit: FitState, target: Target, frame: pl.DataF
     offset = part if step.offset is None else step.offset + part
     step = evolve(step, offset=offset, label="rows of the new data, random effects of their groups in the offset")
     return evolve(target, steps=(step, *target.steps[1:]), details=target.details | {"random": rows}), tuple(notes)
+
+
+def names_groups(problem: Problem, frame: pl.DataFrame) -> bool:
+    """Whether the frame has the columns of every grouping factor."""
+    return all(name.id in frame.columns for term in problem.encoder.varying for part in term.parts for name in names_in(part))
 
 
 def unknown_groups(problem: Problem, frame: pl.DataFrame) -> Rows:
@@ -61,7 +73,7 @@ def unknown_groups(problem: Problem, frame: pl.DataFrame) -> Rows:
 def _without_group(problem: Problem, fit: FitState, rows: Rows, part: Floats, new_levels: str) -> tuple[Floats, str]:
     """The random part where a group is unknown: 0, or z b with b drawn once for each term and row."""
     unknown = np.any([codes < 0 for codes, _ in rows], axis=0)
-    few = f"{int(unknown.sum())} rows have a group that the fit did not have"
+    few = f"{rows_text(int(unknown.sum()))} with a group that the fit did not have"
     if new_levels == "population":
         return part, f"{few}: its random effect is taken as 0"
     seed = entropy(None)

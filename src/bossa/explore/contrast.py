@@ -23,6 +23,11 @@ DEGREES = ("linear", "quadratic", "cubic", "quartic")
 ODD = set("+-/*")
 
 
+def named(level: str) -> str:
+    """A level as it stands in a label: between parentheses where it could be read as arithmetic."""
+    return f"({level})" if ODD & set(level) else level
+
+
 def rows(
     method: str, names: Sequence[str], sign: str = "-", base: int | None = None, degree: int | None = None
 ) -> tuple[Floats, list[str]]:
@@ -33,7 +38,7 @@ def rows(
     base    reference of `treatment` (default the first), omitted level of `sum` (default the last)
     degree  highest degree of `poly`; default up to 6
     """
-    names = [f"({n})" if ODD & set(n) else n for n in names]
+    names = [named(n) for n in names]
     G = len(names)
     if method == "treatment":
         made = _treatment(names, sign, 0 if base is None else base)

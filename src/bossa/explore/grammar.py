@@ -23,6 +23,7 @@ from attrs import frozen
 
 from ..design.transforms import FUNCTIONS
 from ..errors import FormulaError, suggestion
+from .contrast import named
 
 CONTRASTS = ("pairwise", "revpairwise", "sequential", "treatment", "poly", "effect", "del_eff", "mean_chg", "sum", "helmert")
 SPELLINGS = {
@@ -111,11 +112,14 @@ class Contrast:
 
 @frozen
 class Item:
-    """Mean of the levels in `plus` minus mean of those in `minus`; `text` as it is shown."""
+    """Mean of the levels in `plus` minus mean of those in `minus`."""
 
     plus: tuple[Level, ...]
     minus: tuple[Level, ...]
-    text: str
+
+    def text(self, sign: str = "-") -> str:
+        """As it is shown, with "-" or "/" between the sides."""
+        return f"{_written(self.plus)} {sign} {_written(self.minus)}"
 
 
 @frozen
@@ -218,6 +222,8 @@ class _Parser:
     def query(self) -> Query:
         if self.token.kind == "end":
             raise self.error("the query is empty.", do='Name a factor or a covariate, such as "treatment".')
+        if self.sees("~", "|"):
+            raise self.error("what is asked should stand before it.", do='Write "g" for means, "pairwise(g)" for differences.')
         focal = self.focal()
         conditions: tuple[Part, ...] = ()
         if self.takes("~", "|"):
@@ -241,6 +247,8 @@ class _Parser:
             return "Combinations of levels are written g:h; conditions follow '~'."
         if self.token.value == "-":
             return "Differences are written g[a - b] or pairwise(g)."
+        if self.token.value == "=":
+            return "Values follow '@': x@3, x@[1, 2]."
         return ""
 
     def focal(self) -> tuple[Part, ...]:
@@ -428,7 +436,7 @@ class _Parser:
         both = {(str(x.value)) for x in plus} & {str(x.value) for x in minus}
         if both:
             raise self.error(f"the level {min(both)!r} is on both sides.", start)
-        return Item(plus, minus, f"{_written(plus)} - {_written(minus)}")
+        return Item(plus, minus)
 
     def side(self) -> tuple[Level, ...]:
         token = self.token
@@ -451,5 +459,5 @@ class _Parser:
 
 
 def _written(levels: tuple[Level, ...]) -> str:
-    names = [str(x.value) for x in levels]
+    names = [str(x.value) if x.value == OTHERS and not x.quoted else named(str(x.value)) for x in levels]
     return names[0] if len(names) == 1 else f"({' + '.join(names)})"

@@ -13,6 +13,7 @@ Source: Lenth (2016), reference grids.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
@@ -28,7 +29,7 @@ from ..errors import DataError, FormulaError, OptionError, UnknownOption, listin
 from ..state.design import Problem
 from ..state.spec import Call, Expr, Name, Operation, names_in
 from .derivative import SCALED
-from .grammar import Level, Query, Values, Variable
+from .grammar import CONTRASTS, SPELLINGS, Level, Query, Values, Variable
 
 UNDONE: dict[str, Callable[[float], Any] | None] = {"log": np.exp, "log2": np.exp2, "log10": partial(np.power, 10.0), "log1p": np.expm1}
 UNDONE |= {"sqrt": np.square, "exp": np.log} | dict.fromkeys(SCALED)
@@ -77,6 +78,8 @@ class Reference:
         terms = [t.label for t in self.encoder.terms if t.label == name and t.variables]
         if terms:
             raise self.error(f"{name!r} is a term.", position, "Name the column itself; transforms follow it.")
+        if name in CONTRASTS or name in SPELLINGS:
+            raise self.error(f"{name!r} is a contrast, not a variable.", position, f"Write what it compares: {name}(g).")
         raise self.error(f"{name!r} is not a variable of the model.", position, suggestion(name, names, "It has:"))
 
     def numeric(self, name: str) -> bool:
@@ -160,7 +163,7 @@ class Reference:
                 raise self.error(f"{known.name!r} has no level {level.value!r}.", level.position, do)
             return found
         number = as_number(level.value)
-        if number is None:
+        if number is None or not math.isfinite(number):
             raise self.error(f"{known.name!r} is a number, not {level.value!r}.", level.position, f"Write {known.name}@{known.mean:.4g}.")
         return number if self.raw else self.untransformed(known.name, number, level.position)
 
