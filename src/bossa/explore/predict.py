@@ -21,7 +21,7 @@ from ..state.target import Linear, Target
 from ..types import Floats
 from . import grammar
 from .axes import first_fastest
-from .conditional import with_groups
+from .conditional import names_groups, with_groups
 from .grammar import Means
 from .grid import MOST_CELLS, series
 from .reference import Reference
@@ -58,6 +58,8 @@ def predict(
     grouped = problem.design.random is not None and varying == "include"
     frame, notes = query_rows(problem, newdata, int(n_points)) if isinstance(newdata, str) else (newdata, ())
     target, said = fixed_target(problem, frame, type)
+    if grouped and isinstance(newdata, str) and not names_groups(problem, frame):
+        grouped = False  # a query without a group speaks of the population; said below
     if grouped:
         target, groups = with_groups(problem, fit, target, frame, new_levels)
         said = (*said, *groups)
