@@ -105,7 +105,7 @@ def test_bad_questions(sleep):
 
 def test_rows_without_groups_are_told_how_to_ask_for_the_population(sleep):
     for rows in ("Days", pl.DataFrame({"Days": [1.0]})):
-        with pytest.raises(DataError, match="'Subject' is not a column of the data, and the random effects need it.*varying='exclude'"):
+        with pytest.raises(DataError, match=r"'Subject' is not a column of the data, and the random effects need it.*varying='exclude'"):
             sleep.predict(rows)
     assert sleep.predict("Days@1", varying="exclude").predictions.height == 1
     one = sleep.predict(pl.DataFrame({"Days": [1.0], "Subject": ["new"]}), new_levels="population")
