@@ -65,8 +65,8 @@ def names_groups(problem: Problem, frame: pl.DataFrame) -> bool:
 
 def unknown_groups(problem: Problem, frame: pl.DataFrame) -> Rows:
     """The rows as if every group were new, whether or not the frame names groups: for a new response from the population."""
-    parts = {str(e) for varying_term in problem.encoder.varying for e in varying_term.parts}
-    frame = frame.with_columns(pl.lit(None, dtype=pl.String).alias(p) for p in parts if p not in frame.columns)
+    names = {name.id for term in problem.encoder.varying for part in term.parts for name in names_in(part)} - set(frame.columns)
+    frame = frame.with_columns(pl.lit(None, dtype=problem.encoder.variables[name].dtype).alias(name) for name in sorted(names))
     return [(np.full(len(codes), UNSEEN), Z) for codes, Z in problem.encoder.random(frame)]
 
 
