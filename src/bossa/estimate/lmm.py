@@ -27,10 +27,12 @@ from ..kernels.optimize import ROUNDING, Minimum, minimize
 from ..kernels.profiled import Point
 from ..state.design import Design, Problem, RETerm
 from ..state.fit import FitState, Outcome
+from ..state.plan import Draws, Replicates
 from ..types import Array, Bools, Floats
 from . import random
 from .lm import dropped_note
 from .registry import estimator
+from .responses import refit_responses
 
 SMALL = 2_000  # random effects up to which a second start costs next to nothing
 COLLINEAR = 1e-9  # what must be left of a column of Z beside the others of its term for it to be made orthogonal to them
@@ -359,7 +361,15 @@ def _onto_boundary(prepared: Prepared, best: Minimum, options: dict[str, Any]) -
     return _added(again, best)
 
 
-@estimator("lmm", accepts=accepts, takes=("max_iter", "tol", "start"))
+def lmm_many(problem: Problem, fit: FitState, replicates: Replicates) -> Draws | None:
+    """New responses without another pass over what they leave alone; frequencies change it all, so they are fitted one by one."""
+    if replicates.y is None:
+        return None
+    weights, count, _ = rows_and_counts(problem.design)
+    return None if count is not None else refit_responses(prepare(problem), weights, problem, fit, replicates.y)
+
+
+@estimator("lmm", accepts=accepts, many=lmm_many, takes=("max_iter", "tol", "start"))
 def fit_lmm(problem: Problem) -> FitState:
     """Restricted (default) or full maximum likelihood."""
     design, options = problem.design, problem.options
