@@ -125,7 +125,7 @@ CASES = {
     "coding of what": (lambda: fit("y ~ g", contrasts={"gg": "sum"}), "UnknownOption", r"factor 'gg' is not one of g"),
     "coding of a number": (lambda: fit("y ~ x", contrasts={"x": "sum"}), "OptionError", r"'x' is numeric in this formula.*factor\(x\)"),
     "coding array": (lambda: fit("y ~ g", contrasts={"g": np.eye(3)}), "OptionError", r"the array is 3 × 3, and g has 4 levels"),
-    "levels short": (lambda: fit("y ~ g", levels={"g": ["a", "b"]}), "UnknownLevel", r"'g' has no level 'c'\. Its levels are: a, b"),
+    "levels short": (lambda: fit("y ~ g", levels={"g": ["a", "b"]}), "DataError", r"the levels of 'g' leave out 'c', 'd'\. .* first: a, b, c, d\."),
     "levels twice": (lambda: fit("y ~ g", levels={"g": [*"abcdd"]}), "OptionError", r"levels of 'g' name one twice"),
     "levels of what": (lambda: fit("y ~ g", levels={"h": ["a"]}), "UnknownColumn", r"levels=: 'h' is not a column"),
     # fit()

@@ -517,7 +517,7 @@ def test_codings_asked_for_leave_random_terms_alone():
         ("y ~ x", {"weights": "ww"}, UnknownColumn, "weights='ww'"),
         ("y ~ x", {"offset": "Y"}, UnknownColumn, "Did you mean 'y'"),
         ("y ~ x", {"levels": {"gg": ["a"]}}, UnknownColumn, "Did you mean 'g'"),
-        ("y ~ g", {"levels": {"g": ["a", "b"]}}, UnknownLevel, "'g' has no level 'c'"),
+        ("y ~ g", {"levels": {"g": ["a", "b"]}}, DataError, "the levels of 'g' leave out 'c'. Name every level of the data"),
         ("y ~ g", {"contrasts": {"gg": "sum"}}, OptionError, "Did you mean 'g'"),
         ("y ~ x", {"contrasts": {"x": "sum"}}, OptionError, r"Write factor\(x\)"),
         ("y ~ x", {"levels": {"x": [2, 1]}}, OptionError, r"Write factor\(x\)"),

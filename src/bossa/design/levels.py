@@ -12,7 +12,7 @@ import numpy as np
 import polars as pl
 from attrs import frozen
 
-from ..errors import DataError, UnknownLevel
+from ..errors import DataError, UnknownLevel, listing
 from ..types import Array, Floats
 
 MISSING, UNSEEN = -1, -2
@@ -133,8 +133,10 @@ def number_codes(values: Floats, levels: tuple[Any, ...]) -> Array:
 
 def reordered(name: str, given: list, used: set) -> list:
     """`levels=` as given; every value there must be among them."""
-    for value in sorted(used - set(given), key=str):
-        raise UnknownLevel(value, name, given, where="model() levels=")
+    gone = sorted(used - set(given), key=str)
+    if gone:
+        do = f"Name every level of the data, the reference first: {listing([*given, *gone])}."
+        raise DataError(f"the levels of {name!r} leave out {', '.join(map(repr, gone[:5]))}.", where="model() levels=", do=do)
     return given
 
 
