@@ -10,7 +10,7 @@ import statsmodels.api as sm
 from statsmodels.stats.meta_analysis import combine_effects
 
 from bossa import model, normal
-from bossa.assimilate import combine, fuse, population
+from bossa.assimilate import combine, fuse, hybrid, population
 from bossa.errors import BossaError
 from bossa.kernels import covop
 from bossa.state.posterior import Posterior
@@ -79,6 +79,22 @@ def test_pooling_with_a_prior_is_case_a():
     pooled = combine(parts)
     assert pooled.mean[0] == pytest.approx(0.5007713344, abs=5e-11)
     assert pooled.sd()[0] == pytest.approx(0.0502430807, abs=5e-11)
+
+
+@pytest.mark.parametrize(
+    "told", [normal(0, 2), Posterior(names=("Intercept", "x"), mean=np.ones(2), cov=covop.from_matrix([[2.0, 1.0], [1.0, 3.0]]))]
+)
+def test_a_hybrid_prior_is_the_mixture_of_covariances(told):
+    d = simulated()
+    ensemble = model("y ~ x", d).fit().infer(how="boot", n_boot=200, seed=1).posterior
+    B = np.diag([4.0, 4.0]) if not isinstance(told, Posterior) else told.cov.dense()
+    for w in (0.0, 0.3, 1.0):
+        made = hybrid(told, ensemble, w)
+        np.testing.assert_allclose(made.cov.dense(), (1 - w) * B + w * ensemble.cov.dense(), rtol=1e-11)
+        fit = model("n ~ x", d, family="poisson", prior=made).fit()
+        assert fit.convergence.status == "ok"
+    with pytest.raises(BossaError, match="between 0 and 1"):
+        hybrid(told, ensemble, 1.2)
 
 
 # ---------------------------------------------------------------- population

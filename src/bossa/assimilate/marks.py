@@ -114,6 +114,28 @@ def _combined_t(parts: list[Posterior], before: Posterior | None) -> Posterior:
     )
 
 
+def hybrid(prior: Any, ensemble: Posterior, weight: float) -> Posterior:
+    """A prior whose covariance is partly told and partly learnt, B_h = (1 − w) B + w P, about the told mean.
+
+    prior     bossa.normal(…), {"x": bossa.normal(…)} or a Posterior, proper
+    ensemble  whose covariance P is mixed in;  weight  w in [0, 1]
+    """
+    if isinstance(weight, bool) or not isinstance(weight, (int, float, np.number)) or not 0 <= weight <= 1:
+        raise OptionError(f"weight={weight!r} is not between 0 and 1.", where="hybrid()", do="0 leaves the prior as it is.")
+    told, drawn = resolve_prior(prior, ensemble.names), ensemble.gaussian()
+    B, P = told.cov, drawn.cov
+    if told.df is not None or not np.isfinite(B.diag()).all():
+        raise Refused("the prior is not a proper normal.", where="hybrid()", do="Name every coefficient, or use .gaussian().")
+    if weight == 0 or weight == 1:
+        cov = B if weight == 0 else P
+    elif isinstance(B, covop.Diag):
+        cov = covop.lowrank((1 - weight) * B.d, math.sqrt(weight) * P.sqrt_mv(np.eye(P.width)))
+    else:
+        cov = covop.from_matrix((1 - weight) * B.dense() + weight * P.dense())
+    note = f"hybrid prior: {1 - weight:g} of the told covariance, {weight:g} of an ensemble's"
+    return Posterior(names=told.names, mean=told.mean, cov=cov, sigma=told.sigma, notes=(note,))
+
+
 # ---------------------------------------------------------------- groups that differ
 @frozen(kw_only=True, eq=False)
 class Population:

@@ -226,7 +226,7 @@ class Posterior:
         if type not in ("response", "link"):
             raise UnknownOption(type, ("response", "link"), where="predict()", kind="type")
         X, offset, back = self.rows(newdata)
-        return evolve(self.transform(X, offset=offset), back=back if type == "response" else None)
+        return evolve(self.transform(X, [f"row {i}" for i in range(len(X))], offset), back=back if type == "response" else None)
 
     # ---------------------------------------------------------------- prior and likelihood
     def as_prior(self, inflate: float = 1.0) -> Posterior:
