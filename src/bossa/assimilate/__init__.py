@@ -21,6 +21,7 @@ _HOME = {
     "combine": "marks",
     "discount": "drift",
     "fuse": "fusion",
+    "hybrid": "marks",
     "nig": "solve",
     "population": "marks",
     "monitor": "monitoring",
