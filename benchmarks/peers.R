@@ -33,8 +33,8 @@ W <- list(
   "W16/emmeans" = list("w04_logit", logistic, function(m) {
     s <- as.data.frame(summary(emmeans::emmeans(m, ~g, type = "response"))); c(s$prob, s$SE) }),
   "W16b/R by hand" = list("w04_logit", logistic, slopes),
-  "W17a/lmerTest" = list("w05_sleepstudy", function(d) { data <<- d; lme4::lmer(Reaction ~ Days + (Days | Subject), data) }, satterthwaite),
-  "W17b/lmerTest" = list("w07_slopes", function(d) { data <<- d; quiet(lme4::lmer(y ~ x + z + (x | g), data)) }, satterthwaite))
+  "W17a/lmerTest" = list("w05_sleepstudy", function(d) { fitted_to <<- d; lme4::lmer(Reaction ~ Days + (Days | Subject), fitted_to) }, satterthwaite),
+  "W17b/lmerTest" = list("w07_slopes", function(d) { fitted_to <<- d; quiet(lme4::lmer(y ~ x + z + (x | g), fitted_to)) }, satterthwaite))
 peak <- function() as.numeric(gsub("[^0-9]", "", grep("VmHWM", readLines("/proc/self/status"), value = TRUE))) / 1024
 say <- function(...) cat(sprintf(...), "\n", sep = "")
 input <- file("stdin", "r")

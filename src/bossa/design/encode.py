@@ -72,14 +72,13 @@ def encode(spec: Spec, frame: pl.DataFrame) -> tuple[Encoder, Design, pl.DataFra
         success=success,
     )
     n = rows.height if kept is None else kept.size
-    X = np.empty((n, len(names)), order="F")
-    for info, term in zip(terms, pieces):
-        fill(X[:, info.columns], term, values)
+    y = None if y is None else _finite(_taken(y, kept), "the response")
+    X = _written(terms, pieces, values, n, None if varying else columns)
     random = structure(varying, values, n) if varying else None
     index = kept if counted is None else np.flatnonzero(counted) if kept is None else np.flatnonzero(counted)[kept]
     design = Design(
         X=X,
-        y=None if y is None else _finite(_taken(y, kept), "the response"),
+        y=y,
         weights=_taken(weights, kept),
         freq=_taken(counts, kept),
         offset=_offset(encoder, columns, kept),
@@ -316,6 +315,18 @@ def _success(expr: Expr, value: Codes, ok: Bools, proportion: bool, family: str 
     return levels
 
 
+def _written(terms: tuple[TermInfo, ...], pieces: list[Pieces], values: dict[Expr, Value], n: int, spare: Columns | None) -> Floats:
+    """X (n, P), term by term; with `spare` (where nothing else reads them) values are let go of once their last term has them."""
+    X = np.empty((n, sum(len(piece_names(p)) for p in pieces)), order="F")
+    last = {p.expr: i for i, term in enumerate(pieces) for p in term}
+    for i, (info, term) in enumerate(zip(terms, pieces)):
+        fill(X[:, info.columns], term, values)
+        for expr in {p.expr for p in term if spare is not None and last[p.expr] == i}:
+            del values[expr]
+            spare.cache.pop(expr, None)  # type: ignore[union-attr]
+    return X
+
+
 # ---------------------------------------------------------------- what the encoder knows
 def _terms(fixed: tuple[Term, ...], pieces: Iterable[Pieces], known: frozenset[str]) -> tuple[tuple[TermInfo, ...], tuple[str, ...]]:
     infos: list[TermInfo] = []
@@ -368,15 +379,19 @@ def _levels_inside(name: str, values: Mapping[Expr, Value]) -> Levels | None:
 
 
 def _numeric(name: str, dtype: Any, x: Floats, as_factor: Levels | None) -> Variable:
-    mean, low, high = float(np.add.reduce(x) / x.size), float(np.minimum.reduce(x)), float(np.maximum.reduce(x))
-    squares, different = 0.0, 1 if low == high else 2
+    blocks = [x[start : start + 16_384] for start in range(0, x.size, 16_384)]  # that stay in cache
+    low = high = float(x[0])
+    total = squares = 0.0
     with np.errstate(invalid="ignore"):  # an infinite value is legal where only 1/x is used
-        for start in range(0, x.size, 16_384):  # blocks that stay in cache
-            block = x[start : start + 16_384]
-            deviation = block - mean
+        origin = float(np.add.reduce(blocks[0]) / blocks[0].size)
+        for block in blocks:
+            low, high = min(low, float(np.minimum.reduce(block))), max(high, float(np.maximum.reduce(block)))
+            deviation = block - origin
+            total += float(np.add.reduce(deviation))
             squares += float(deviation @ deviation)
-            if different == 2 and not ((block == low) | (block == high)).all():
-                different = 3
+    mean = origin + total / x.size
+    squares = max(squares - total * (total / x.size), 0.0)  # exact enough: a mean of 1/k of the rows is within √k sd of the mean of all
+    different = 1 if low == high else 2 if all(((block == low) | (block == high)).all() for block in blocks) else 3
     values = as_factor.values if as_factor is not None else tuple(sorted({low, high})) if different < 3 else ()
     return Variable(
         name=name,

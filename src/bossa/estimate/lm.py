@@ -13,7 +13,7 @@ import math
 
 import numpy as np
 
-from ..kernels.linalg import inverse_factored, lstsq
+from ..kernels.linalg import inverse_factored, lstsq, row_blocks
 from ..state.design import Design, Problem
 from ..state.fit import FitState, Outcome
 from .batched import lm_many
@@ -33,12 +33,12 @@ def fit_lm(problem: Problem) -> FitState:
     y = design.y if design.offset is None else design.y - design.offset
     solution = lstsq(design.X, y, W)
     rank = len(solution.coef)
-    fitted = y - solution.residual
     rss = sum_of_squares(solution.residual, W)
+    fitted = np.subtract(y, solution.residual, out=solution.residual)  # in its place: nothing asks for the residuals again
     df_resid = design.n_obs - rank
     variance = rss / df_resid if df_resid > 0 else math.nan
     eta = fitted if design.offset is None else fitted + design.offset
-    null = sum_of_squares(y - np.average(y, weights=W) if problem.spec.intercept else y, W)
+    null = about_mean(y, W) if problem.spec.intercept else sum_of_squares(y, W)
     return FitState(
         estimator="lm",
         coef=solution.coef,
@@ -64,6 +64,14 @@ def fit_lm(problem: Problem) -> FitState:
 def sum_of_squares(x: np.ndarray, weights: np.ndarray | None) -> float:
     """Σ w_i x_i²."""
     return float(x @ x) if weights is None else float(x @ (weights * x))
+
+
+def about_mean(y: np.ndarray, weights: np.ndarray | None) -> float:
+    """Σ w_i (y_i − ȳ)², ȳ the weighted mean, without a copy of y."""
+    mean, total = np.average(y, weights=weights), 0.0
+    for rows in row_blocks(len(y), 1):
+        total += sum_of_squares(y[rows] - mean, None if weights is None else weights[rows])
+    return total
 
 
 def gaussian_loglik(design: Design, rss: float) -> float:

@@ -70,7 +70,7 @@ class ObservedRows:
 
     def present(self, cells: int) -> np.ndarray:
         """(cells,) whether any row of the data counts for the cell."""
-        out, groups = np.zeros(cells, dtype=bool), np.unique(self.people.group)
+        out, groups = np.zeros(cells, dtype=bool), np.flatnonzero(np.bincount(self.people.group))
         for code, _, _ in self.people.settings:
             out[groups + code] = True
         return out

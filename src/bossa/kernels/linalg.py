@@ -191,13 +191,28 @@ def refined(coef: Floats, R: Floats, X: Floats, y: Floats, weights: Floats | Non
 
     Source: Björck (1987) eq. 3.3; with exact residuals each step gains about −log₁₀(eps × condition) digits (Higham 2002, ch. 20).
     """
-    wide = X.size <= EXTENDED_SIZE
-    columns = X.astype(np.longdouble) if wide else X
-    for _ in range(2 if wide else 1):
+    if X.size > EXTENDED_SIZE:
+        return _corrected(coef, R, X, y, weights)
+    columns = X.astype(np.longdouble)
+    for _ in range(2):
         residual = y - columns @ coef
         gradient = columns.T @ (residual if weights is None else weights * residual)
         coef = coef + solve_factored(R, gradient.astype(float))
     return coef, (y - columns @ coef).astype(float)
+
+
+def _corrected(coef: Floats, R: Floats, X: Floats, y: Floats, weights: Floats | None) -> tuple[Floats, Floats]:
+    """One correction in one pass over X; the residuals follow it unless it moves them by less than their rounding, |x_iδ| ≤ ‖Rδ‖ √h_i."""
+    residual, gradient = np.empty(len(y)), np.zeros(X.shape[1])
+    for rows in row_blocks(*X.shape):
+        block = X[rows]
+        left = np.subtract(y[rows], block @ coef, out=residual[rows])
+        gradient += block.T @ (left if weights is None else weights[rows] * left)
+    change = solve_factored(R, gradient)
+    moved = R @ change
+    if weights is not None or moved @ moved > np.finfo(float).eps ** 2 * (y @ y):
+        residual -= X @ change
+    return coef + change, residual
 
 
 def solve_factored(R: Floats, b: Floats) -> Floats:

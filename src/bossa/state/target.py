@@ -109,9 +109,8 @@ class Average:
             step = max(1, HELD // max(len(block.cell), 1))
             for start in range(0, len(draws), step):
                 some = draws[start : start + step]
-                mean = self.function(block.eta(some))
-                if block.rate is not None:
-                    mean = self.slope(block.eta(some)) * block.delta(some)
+                eta = block.eta(some)
+                mean = self.function(eta) if block.rate is None else self.slope(eta) * block.delta(some)
                 add_by_cell(total[start : start + step], mean, block)
             weight += np.bincount(block.cell, block.weight, self.cells)
         with np.errstate(invalid="ignore"):
