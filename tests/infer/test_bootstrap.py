@@ -1,12 +1,15 @@
 """how="boot": R's boot within Monte Carlo error, laws over schemes, the jackknife, the product of questions and models, calibration."""
 
+import warnings
+
 import numpy as np
 import polars as pl
 import pytest
+from attrs import evolve
 
 from bossa import load_dataset, model
-from bossa.errors import OptionError, Refused
-from bossa.estimate import many
+from bossa.errors import BossaWarning, OptionError, Refused
+from bossa.estimate import many, registry
 from bossa.infer.bootstrap import left_out_coef
 from bossa.infer.clusters import cluster_codes
 from bossa.infer.plan import plan
@@ -240,6 +243,44 @@ def test_every_model_has_numbers_or_a_refusal_that_says_what_to_do(name, scheme)
     numbers = frame.select("se", "ci_lower", "ci_upper", "p_value").to_numpy()
     assert np.isfinite(numbers).all()
     assert (frame["ci_lower"] < frame["estimate"]).all() or scheme != "jackknife"
+
+
+def test_the_spread_of_random_effects_has_limits_after_the_bootstrap():
+    """bootMer of lme4 1.1-31 with 500 draws (tests/golden, lmm_sleepstudy_slope): percentile limits of the sds, σ and the correlation."""
+    sleep = load_dataset("sleepstudy")
+    m = model("Reaction ~ Days + (Days | Subject)", sleep).fit().infer(how="boot", n_boot=2000, seed=1)
+    spread = m.varying_spread
+    r = {"lower": [11.918900831995032, 3.5207496679715504, -0.4842553260051141, 22.63142500521297]}
+    r["upper"] = [34.64491265246072, 8.307150386725269, 0.854304399805335, 28.408521935491788]
+    se = np.array([6.0886248892143575, 1.2199262987739588, 0.3408791954505449, 1.463441423176753])
+    assert (
+        np.abs(spread["ci_lower"].to_numpy() - r["lower"]) / se
+    ).max() < 0.6  # 3.5 se √(1/500 + 1/2000) is one Monte Carlo error: .18 se
+    assert (np.abs(spread["ci_upper"].to_numpy() - r["upper"]) / se).max() < 0.6
+    assert (spread["method"] == "boot (parametric, percentile)").all()
+    assert (spread["ci_lower"] < spread["sd"].fill_null(spread["corr"])).all()
+
+
+@pytest.mark.parametrize("boundary", [False, True])
+def test_new_responses_side_by_side_are_fits_of_their_own(boundary):
+    """Never less likely than the fit of the replicate alone, and as far as rounding lets it the same; most at a boundary in the second."""
+    rng = np.random.default_rng(0)
+    g = np.repeat(np.arange(8), 5)
+    d = pl.DataFrame({"g": g, "x": rng.normal(size=40), "w": rng.uniform(0.5, 2, 40)})
+    size = 0.3 if boundary else 1.5
+    d = d.with_columns(
+        y=pl.Series(size * rng.normal(size=8)[g] + 0.5 * size * rng.normal(size=8)[g] * d["x"].to_numpy() + rng.normal(size=40))
+    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", BossaWarning)
+        m = model("y ~ x + (1 + x | g)", d, weights="w").fit()
+        problem, fit = m.problem, m.fit_state
+        chosen = plan(problem, fit, "parametric", 40, seed=2)
+        draws = many.refit(problem, fit, chosen)
+        alone = [registry.named("lmm").fit(evolve(problem, design=evolve(problem.design, y=y))) for y in chosen.block(0).y]
+    assert (draws.loglik - [a.loglik for a in alone]).min() > -1e-7
+    np.testing.assert_allclose(draws.coef, [a.coef for a in alone], rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(draws.sigma, [a.sigma for a in alone], rtol=1e-4)
 
 
 def test_what_cannot_be_answered_is_refused():

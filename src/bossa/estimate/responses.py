@@ -1,7 +1,7 @@
 """New responses of one linear mixed model, refitted without going through its rows again: parametric bootstrap, power.
 
 Only what the response touches is computed anew. One grouping factor: replicates side by side (`kernels.lockstep`). Several: one after
-another, each from θ̂. A replicate whose search ends at a boundary, or not at all, is left to a fit of its own (code 2).
+another, each from θ̂. A replicate whose search does not end, or ends where it should not, is left to a fit of its own (code 2).
 
 Source: Bates et al. (2015) §3.4.
 """
@@ -21,6 +21,8 @@ from ..state.fit import FitState
 from ..state.plan import Draws
 from ..types import Floats
 from .random import SINGULAR
+
+SADDLE = 1e-5  # as in `lmm`: criterion gained per unit of variance below which a boundary is one
 
 
 def refit_responses(prepared: Any, weights: Floats | None, problem: Problem, fit: FitState, Y: Floats) -> Draws:
@@ -42,7 +44,6 @@ def refit_responses(prepared: Any, weights: Floats | None, problem: Problem, fit
     value = criterion - prepared.log_weights
     if prepared.reml:
         value = value + 2.0 * float(np.log(np.abs(np.diag(prepared.R))).sum())
-    code = np.where((code == FINE) & ~_singular(prepared, theta), FINE, NOT_CONVERGED)
     failed = code != FINE
     for values in (coef, se, sigma):
         values[failed] = np.nan
@@ -50,10 +51,32 @@ def refit_responses(prepared: Any, weights: Floats | None, problem: Problem, fit
 
 
 def _side_by_side(prepared: Any, F: Floats, y: Floats, weights: Floats | None, start: Floats) -> tuple[Floats, Floats, Floats, Any]:
+    """Those that end at a boundary are searched once more from elsewhere, and stand where no direction wants variance."""
     at = lockstep.responses(prepared.P, F, y, weights, prepared.n, prepared.reml)
     point = prepared.evaluate(start)
-    theta, points, code = lockstep.maximise(at, start, _definite(profiled.average_information(point)))
-    return theta, points.L, points.criterion, code
+    hessian = _definite(profiled.average_information(point))
+    theta, points, code = lockstep.maximise(at, start, hessian)
+    L, criterion = points.L, points.criterion
+    edge = np.flatnonzero(_singular(prepared, theta))
+    if len(edge):
+        few = at.some(edge)
+        away = blocks.theta_of(prepared.layout, [np.eye(g.k) for g in prepared.layout.groupings])
+        second, there, ended = lockstep.maximise(few, away, hessian)
+        better = (ended == FINE) & ((there.criterion < criterion[edge]) | (code[edge] != FINE))
+        theta[edge[better]], code[edge[better]] = second[better], FINE
+        again = lockstep.evaluate(few, theta[edge])
+        L[edge], criterion[edge] = again.L, again.criterion
+        code[edge] = np.where(_saddle(prepared, theta[edge], lockstep.curvature(few, again)), NOT_CONVERGED, code[edge])
+    return theta, L, criterion, code
+
+
+def _saddle(prepared: Any, theta: Floats, Q: Floats) -> Any:
+    """Does a direction without variance want some?  (b,) bool"""
+    T = lockstep.triangles(prepared.layout.first, theta)
+    U, s, _ = np.linalg.svd(T)
+    null = U * (s < 10 * SINGULAR)[:, None, :]
+    inner = np.einsum("bai,bac,bcj->bij", null, Q, null)
+    return np.linalg.eigvalsh(inner)[:, 0] < -SADDLE
 
 
 def _in_turn(prepared: Any, F: Floats, y: Floats, weights: Floats | None, start: Floats) -> tuple[Floats, Floats, Floats, Any]:
@@ -65,6 +88,7 @@ def _in_turn(prepared: Any, F: Floats, y: Floats, weights: Floats | None, start:
         found = minimize(one.evaluate, profiled.average_information, start)
         if found is not None and found.converged:
             theta[i], L[i], criterion[i], code[i] = found.x, found.point.L, found.point.criterion, FINE
+    code[_singular(prepared, theta)] = NOT_CONVERGED
     return theta, L, criterion, code
 
 
@@ -90,7 +114,7 @@ def _outward(prepared: Any, theta: Floats) -> Floats:
     """θ (b, t) in the user's units, diagonals of T ≥ 0."""
     out = np.empty_like(theta)
     for g, K, T in zip(prepared.layout.groupings, prepared.scales, _triangles(prepared, np.nan_to_num(theta))):
-        R = np.linalg.qr(np.linalg.solve(K, T).transpose(0, 2, 1), mode="r")
+        R: Floats = np.asarray(np.linalg.qr(np.linalg.solve(K, T).transpose(0, 2, 1), mode="r"))
         lower = R.transpose(0, 2, 1)
         lower = lower * np.where(np.einsum("bii->bi", lower) < 0, -1.0, 1.0)[:, None, :]
         out[:, g.index] = lower[:, g.rows, g.cols]

@@ -27,12 +27,12 @@ from ..kernels.linalg import inverse_factored, leverage, triangular
 from ..state.design import Problem
 from ..state.fields import choice, flag, integer
 from ..state.fit import FitState
-from ..state.inference import InferenceState, ResamplesState
+from ..state.inference import InferenceState, ResamplesState, SpreadState
 from ..state.plan import Draws
 from ..state.target import Target
 from . import Common, backend
 from .clusters import cluster_codes
-from .plan import SCHEMES, expanded, plan
+from .plan import SCHEMES, expanded, plan, term_factors
 from .progress import progress_bar
 from .shown import Question, question
 
@@ -91,6 +91,7 @@ def bootstrap(problem: Problem, fit: FitState, target: Target, options: Boot) ->
         seed=chosen.seed,
         planned=chosen.n,
         failed=failures(draws),
+        spread=spread_limits(problem, fit, draws, options.conf_level, name) if target.kind == "params" else None,
     )
     return InferenceState(
         how="boot",
@@ -251,6 +252,28 @@ def left_out_coef(problem: Problem, fit: FitState, groups: np.ndarray | None = N
         if np.linalg.eigvalsh(unit)[0] > 1e-10:
             out[g] = fit.coef - np.linalg.solve(unit, score[g] / scale) / scale
     return out
+
+
+def spread_limits(problem: Problem, fit: FitState, draws: Draws, level: float, scheme: str) -> SpreadState | None:
+    """Percentile limits of each row of `varying_spread`: standard deviations, correlations, σ; None without random effects."""
+    random = problem.design.random
+    if random is None or draws.theta is None:
+        return None
+    usable = draws.code == 0
+    sigma = draws.sigma[usable, None]
+    columns = []
+    for term, T in zip(random.terms, term_factors(random, np.asarray(draws.theta)[usable])):
+        sd = np.sqrt((T**2).sum(axis=2))
+        columns += list((sd * sigma).T)
+        connected = term.mask | term.mask.T
+        with np.errstate(divide="ignore", invalid="ignore"):
+            unit = T / sd[:, :, None]
+        k = len(term.names)
+        columns += [(unit[:, i] * unit[:, j]).sum(axis=1) for j in range(k) for i in range(j + 1, k) if connected[i, j]]
+    columns += [sigma[:, 0]] if fit.dispersion_estimated else []
+    limits = [resample.percentile_interval(c[np.isfinite(c)][:, None], level)[:, 0] for c in columns]
+    lower, upper = np.array(limits).T
+    return SpreadState(lower=lower, upper=upper, method=f"boot ({scheme}, percentile)")
 
 
 def warn_of_failures(draws: Draws, what: str) -> None:

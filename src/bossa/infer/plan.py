@@ -347,12 +347,12 @@ def jackknife(problem: Problem, fit: FitState, groups: np.ndarray | None) -> Dra
 
 
 def term_factors(random: REStructure, theta: np.ndarray) -> list[np.ndarray]:
-    """T (k, k) of each random-effects term from θ (t,), column-major within a term."""
+    """T (…, k, k) of each random-effects term from θ (…, t), column-major within a term."""
     made, start = [], 0
     for term in random.terms:
-        T = np.zeros(term.mask.shape)
+        T = np.zeros((*theta.shape[:-1], *term.mask.shape))
         cols, rows = np.nonzero(term.mask.T)
-        T[rows, cols] = theta[start : start + len(rows)]
+        T[..., rows, cols] = theta[..., start : start + len(rows)]
         start += len(rows)
         made.append(T)
     return made

@@ -12,6 +12,8 @@ Source: Bates et al. (2015) §3.4; Nocedal & Wright (2006) §6.1.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from attrs import frozen
 
@@ -49,16 +51,19 @@ class Responses:
 
 @frozen(kw_only=True, eq=False)
 class Points:
-    """Criterion (b,) and gradient (b, t) at θ (b, t); L (b, p + 1, p + 1) the factor of R, β = `coef` (b, p) of the columns X."""
+    """What is known at θ (b, t).
+
+    criterion (b,), gradient (b, t);  L (b, p + 1, p + 1)  factor of R
+    J      (k, k, b, G)  L_g⁻¹Tᵀ
+    e      (k, s, b, G)  Z_gᵀW(residual − Zb), of y and (REML) of X's whitened columns;  scale (s, b) of their squares
+    """
 
     criterion: Floats
     gradient: Floats
     L: Floats
-    coef: Floats
-
-    @property
-    def r2(self) -> Floats:
-        return self.L[:, -1, -1] ** 2
+    J: Floats
+    e: Floats
+    scale: Floats
 
 
 def responses(P: Products, F: Floats, Y: Floats, w: Floats | None, n: float, reml: bool) -> Responses:
@@ -127,19 +132,27 @@ def evaluate(at: Responses, theta: Floats) -> Points:
     gradient = np.zeros_like(theta)
     gradient[:, g.index] = slope[:, g.rows, g.cols]
     criterion = np.where(bad | ~np.isfinite(criterion), np.inf, criterion)
-    return Points(criterion=criterion, gradient=gradient, L=L, coef=coef)
+    return Points(criterion=criterion, gradient=gradient, L=L, J=J, e=e, scale=scale)
 
 
-def _cholesky(R: Floats) -> tuple[Floats, np.ndarray]:
+def curvature(at: Responses, points: Points) -> Floats:
+    """Q (b, k, k) = ∂criterion/∂Σ: negative along a direction without variance means that it wants some."""
+    A, J = at.P.A, points.J
+    JA = np.einsum("acbg,cdg->adbg", J, A)
+    Q = A.sum(axis=2) - np.einsum("cabg,cdbg->bad", JA, JA, optimize=True)
+    return Q - np.einsum("asbg,csbg,sb->bac", points.e, points.e, points.scale, optimize=True)
+
+
+def _cholesky(R: Floats) -> tuple[Floats, Any]:
     """Factors of a stack; the identity, and True, where one is not positive definite."""
     try:
-        return np.linalg.cholesky(R), np.zeros(len(R), dtype=bool)
+        return np.asarray(np.linalg.cholesky(R), dtype=float), np.zeros(len(R), dtype=bool)
     except np.linalg.LinAlgError:
-        fine = np.isfinite(R).all(axis=(1, 2))
+        fine: Any = np.isfinite(R).all(axis=(1, 2))
         scale = np.sqrt(np.maximum(np.einsum("bii->bi", np.where(fine[:, None, None], R, 1.0)), 1e-300))
         unit = np.where(fine[:, None, None], R, np.eye(R.shape[1])) / (scale[:, :, None] * scale[:, None, :])
         bad = ~fine | (np.linalg.eigvalsh(unit)[:, 0] < 1e-14)
-        return np.linalg.cholesky(np.where(bad[:, None, None], np.eye(R.shape[1]), R)), bad
+        return np.asarray(np.linalg.cholesky(np.where(bad[:, None, None], np.eye(R.shape[1]), R)), dtype=float), bad
 
 
 def maximise(at: Responses, start: Floats, hessian: Floats) -> tuple[Floats, Points, Ints]:
