@@ -206,8 +206,19 @@ def test_a_posterior_stands_after_every_how(cars, how):
 
 
 def test_robust_errors_make_a_robust_posterior(cars):
-    m = model("mpg ~ wt", cars).fit().infer(errors="HC3")
-    np.testing.assert_allclose(m.posterior.sd(), m.params["se"], rtol=1e-12)
+    m = model("am ~ wt", cars, family="binomial").fit().infer(errors="HC0")
+    np.testing.assert_allclose(m.posterior.sd(), m.params["se"], rtol=1e-10)
+    shown = m.predict(cars[:3]).infer(errors="HC0")  # through the link too
+    np.testing.assert_allclose(shown.posterior.interval().T, shown.predictions[["ci_lower", "ci_upper"]].to_numpy(), rtol=1e-9)
+
+
+def test_the_jackknife_has_its_own_covariance(cars):
+    for counts in (None, "carb"):
+        m = model("mpg ~ wt", cars, freq_weights=counts).fit().infer(how="boot", scheme="jackknife")
+        np.testing.assert_allclose(m.posterior.sd(), m.params["se"], rtol=1e-9)
+        np.testing.assert_allclose(m.posterior.mean, m.params["estimate"], rtol=1e-12)
+    with pytest.raises(Refused, match="save_resamples"):
+        _ = model("mpg ~ wt", cars).fit().infer(how="boot", n_boot=20, seed=1, save_resamples=False).posterior
 
 
 def test_mixed_models_hand_on_their_fixed_effects():

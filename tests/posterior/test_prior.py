@@ -226,6 +226,23 @@ def test_names_are_matched_and_more_terms_are_flat():
     np.testing.assert_allclose(model("y ~ x", d, prior=post).fit().params["estimate"], same, rtol=1e-11)
 
 
+def test_a_prior_about_some_coefficients_is_kept_with_the_posterior():
+    d = simulated(80)
+    some = model("y ~ x", d).fit().infer().posterior
+    post = model("y ~ z + x", d, prior=some).fit().infer().posterior
+    again = Posterior.from_dict(json.loads(json.dumps(post.to_dict())))
+    assert (again.prior.cov.solve(np.eye(3)) == post.prior.cov.solve(np.eye(3))).all()
+    np.testing.assert_allclose(
+        post.prior.marginal(["x", "Intercept"]).cov.dense(), some.marginal(["x", "Intercept"]).cov.dense(), rtol=1e-10
+    )
+    np.testing.assert_allclose(post.prior.marginal(["z", "x"]).cov.diag(), [np.inf, some.cov.diag()[1]], rtol=1e-10)
+    info = post.information()
+    assert info.entropy == np.inf
+    assert info.share[1] == pytest.approx(1.0)  # of z everything is data
+    X = np.column_stack((np.ones(80), d["z"], d["x"]))
+    np.testing.assert_allclose(post.likelihood_part().precision, X.T @ X / post.sigma**2, atol=1e-9 * 80 / post.sigma**2)
+
+
 def grouped():
     d = simulated()
     return d | {"g": np.repeat(["a", "b", "c", "d", "e", "f"], 10)}

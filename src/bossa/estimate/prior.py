@@ -83,10 +83,12 @@ def _told_of_sigma(told: Any) -> tuple[float | None, float | None]:
 
 def _spread_out(prior: Posterior, names: tuple[str, ...]) -> Posterior:
     """A posterior as a prior about `names`, in their order; flat about those it does not have."""
-    if prior.back is not None or set(prior.names) - set(names):
-        unknown = [n for n in prior.names if n not in names]
-        do = "Use post.marginal([...]) of the coefficients that both have."
-        raise UnknownOption(unknown[0] if unknown else prior.names[0], names, where=f"prior= ({do})", kind="coefficient")
+    if prior.back is not None:
+        raise Refused(f"it is shown through {prior.back.name}.", where="prior=", do="Use the posterior of the coefficients.")
+    unknown = [n for n in prior.names if n not in names]
+    if unknown:
+        do = "take post.marginal([...]) of the coefficients that both have"
+        raise UnknownOption(unknown[0], names, where=f"prior= ({do})", kind="coefficient")
     prior = prior.as_prior()
     if prior.names == names:
         return prior
@@ -97,47 +99,14 @@ def _spread_out(prior: Posterior, names: tuple[str, ...]) -> Posterior:
     mean[index] = prior.mean
     W = prior.cov.whiten(np.eye(len(index)))
     root[: len(W), index] = W
-    return evolve(prior, names=names, mean=mean, cov=Flat(root[: len(W)]))
-
-
-@frozen(eq=False)
-class Flat:
-    """A normal that says nothing of some combinations: precision WᵀW, W (r, k) with r < k. Only its precision can be used."""
-
-    W: Floats
-    kind: str = "flat"
-
-    @property
-    def size(self) -> int:
-        return self.W.shape[1]
-
-    def whiten(self, v: Floats) -> Floats:
-        return self.W @ v
-
-    def solve(self, v: Floats) -> Floats:
-        return self.W.T @ (self.W @ v)
-
-    def diag(self) -> Floats:
-        known = (self.W != 0).any(axis=0)
-        out = np.full(self.size, np.inf)
-        out[known] = np.diag(np.linalg.pinv(self.solve(np.eye(self.size))))[known]
-        return out
-
-    def logdet(self) -> float:
-        return math.inf
-
-    def scaled(self, factor: float) -> Flat:
-        return Flat(self.W / math.sqrt(factor))
-
-    def arrays(self) -> dict[str, Any]:
-        return {"W": self.W}
+    return evolve(prior, names=names, mean=mean, cov=covop.Flat(root[: len(W)]))
 
 
 def precision_rows(op: CovOp) -> Floats:
     """W (r, k) with WᵀW the prior precision; rows of zeros left out."""
     if isinstance(op, covop.Diag) and (op.d == 0).any():
         raise OptionError("a prior variance is 0.", where="prior=", do="Leave the coefficient out, or put it into offset=.")
-    if not isinstance(op, (covop.Diag, Flat)) and op.rank < op.size:
+    if not isinstance(op, (covop.Diag, covop.Flat)) and op.rank < op.size:
         raise Refused("the prior's covariance is singular.", where="prior=", do="Inflate it, or take post.marginal([...]).")
     W = op.whiten(np.eye(op.size))
     return W[(W != 0).any(axis=1)]

@@ -42,6 +42,7 @@ from ..state.target import Linear, Target
 from ..types import Floats
 from . import backend
 from .bootstrap import warn_of_failures
+from .covariance import covariance
 from .plan import plan
 
 ADAPTERS = ("auto", "exact", "gauss_newton", "laplace", "ensemble", "samples")
@@ -109,36 +110,25 @@ def posterior(problem: Problem, fit: FitState, target: Target, options: Posterio
     )
 
 
-def after(problem: Problem, fit: FitState, focus: Any, target: Target, state: InferenceState | JointTestState) -> Posterior:
-    """The posterior that an inference of any kind leaves: its own, that of its bootstrap draws, or that of its covariance.
+def posterior_of(problem: Problem, fit: FitState, focus: Any, target: Target, state: InferenceState | JointTestState) -> Posterior:
+    """The posterior that an inference of any kind leaves: its own, that of its replicates, or that of its covariance.
 
     focus  what was asked (None: the parameters), whose Target is `target`
     """
-    extra = None if isinstance(state, JointTestState) else state.extra
-    if isinstance(extra, Posterior):
-        return extra
-    if isinstance(state, JointTestState):
-        return of_target(of_coefficients(problem, fit, PosteriorOptions()), target)
-    if state.how == "boot" and isinstance(extra, ResamplesState) and extra.values is not None:
-        return _of_replicates(problem, fit, target, extra)
-    robust = state.options.get("errors", "iid")
-    if state.how == "asymp" and robust != "iid" and state.vcov is not None and target.estimable is None and target.back is None:
-        return Posterior(
-            names=row_names(target, len(state.vcov)),
-            mean=target.value(fit.coef),
-            cov=covop.from_matrix(state.vcov),
-            rows=None if target.steps else NewRows(problem.encoder, problem.design.kept, problem.link),
-            provenance=provenance(problem, fit, f"sandwich {robust}"),
-            notes=(f"normal about the estimates, covariance {robust}",),
-        )
-    return of_target(of_coefficients(problem, fit, PosteriorOptions()), target)
-
-
-def posterior_of(problem: Problem, fit: FitState, focus: Any, target: Target, state: Any) -> Posterior:
-    """`.posterior` of a model: of effects and predictions too, not of simulations."""
     if focus is not None and not isinstance(focus, (EffectsState, PredictionState)):
         raise Refused("simulated responses have no posterior.", where=".posterior", do="Use .predict(…).infer(how='posterior').")
-    return after(problem, fit, focus, target, state)
+    if isinstance(state, JointTestState):
+        return of_target(of_coefficients(problem, fit, PosteriorOptions()), target)
+    if isinstance(state.extra, Posterior):
+        return state.extra
+    if isinstance(state.extra, ResamplesState) and state.how == "boot":
+        return _of_replicates(problem, fit, target, state.extra)
+    errors = state.options.get("errors", "iid")
+    if state.how == "asymp" and errors != "iid":
+        cov = covop.from_root(covariance(problem, fit, errors, state.options.get("cluster")).root)
+        notes = (f"posterior: normal about the estimates, covariance {errors}", "prior: flat")
+        return of_target(_posterior(problem, fit, f"sandwich {errors}", cov=cov, notes=notes), target)
+    return of_target(of_coefficients(problem, fit, PosteriorOptions()), target)
 
 
 # ---------------------------------------------------------------- of the coefficients
@@ -371,20 +361,35 @@ def log_posterior(problem: Problem, fit: FitState, coef: Floats) -> Floats:
 
 
 def _of_replicates(problem: Problem, fit: FitState, target: Target, state: ResamplesState) -> Posterior:
-    values = np.asarray(state.values)[state.code == 0]
+    """Of the numbers shown: moments of bootstrap draws, or normal with the jackknife's covariance."""
+    if state.values is None:
+        raise Refused("the replicates were not kept.", where=".posterior", do="Use infer(how='boot', save_resamples=True).")
     known = np.isfinite(state.observed)
-    names = np.array(row_names(target, len(known)))[known]
-    mean, cov, samples, said = moments(values[:, known], None, PosteriorOptions())
+    values = np.asarray(state.values)[state.code == 0][:, known]
+    if state.scheme == "jackknife":
+        cov, told = _jackknife(values, problem), {"kind": "gaussian", "mean": state.observed[known]}
+        said = "normal about the estimates, covariance of the jackknife"
+    else:
+        mean, cov, samples, words = moments(values, None, PosteriorOptions())
+        told = {"kind": "ensemble", "mean": mean, "samples": samples}
+        said = f"{words} {len(values)} bootstrap refits ({state.scheme}), seed {state.seed}"
     return Posterior(
-        names=names.tolist(),
-        mean=mean,
+        names=[n for n, k in zip(row_names(target, len(known)), known) if k],
         cov=cov,
-        samples=samples,
-        kind="ensemble",
         rows=None if target.steps else NewRows(problem.encoder, problem.design.kept, problem.link),
         provenance=provenance(problem, fit, f"ensemble ({state.scheme})", state.seed),
-        notes=(f"posterior: {said} {len(values)} bootstrap refits ({state.scheme}), seed {state.seed}",),
+        notes=(f"posterior: {said}",),
+        **told,
     )
+
+
+def _jackknife(values: Floats, problem: Problem) -> CovOp:
+    """(N − 1)/N Σ (θ₍ᵢ₎ − θ̄)(θ₍ᵢ₎ − θ̄)ᵀ, over copies where rows have counts and are what is left out."""
+    freq = problem.design.freq
+    counts = np.ones(len(values)) if freq is None or len(freq) != len(values) else freq
+    total = counts.sum()
+    away = values - counts @ values / total
+    return covop.from_root((away * np.sqrt(counts * (total - 1) / total)[:, None]).T)
 
 
 # ---------------------------------------------------------------- of anything computed from them

@@ -19,8 +19,8 @@ from typing import Any, Protocol
 import numpy as np
 from attrs import field, frozen
 
-from ..errors import DataError
-from ..types import Floats
+from ..errors import DataError, Refused
+from ..types import Bools, Floats
 from .linalg import upper
 
 RANK_TOL = 1e-11  # of a row-scaled root's largest singular value
@@ -372,6 +372,62 @@ class Dense:
         return {"P": self.P}
 
 
+@frozen(eq=False)
+class Flat:
+    """P⁻¹ = WᵀW, W (r, k) of rank r < k: nothing is known of some combinations, so P is not finite. Priors only: solve, whiten, diag."""
+
+    W: Floats
+    kind: str = field(default="flat", init=False)
+
+    @property
+    def size(self) -> int:
+        return self.W.shape[1]
+
+    @property
+    def rank(self) -> int:
+        return self.W.shape[0]
+
+    width = size
+
+    def _infinite(self, v: Floats) -> Floats:
+        raise Refused("nothing is known of some combinations: their variance is infinite.", where="covariance", do="Use a proper prior.")
+
+    mv = sqrt_mv = sqrt_t = _infinite
+
+    def solve(self, v: Floats) -> Floats:
+        return self.W.T @ (self.W @ v)
+
+    def whiten(self, v: Floats) -> Floats:
+        return self.W @ v
+
+    @property
+    def known(self) -> Bools:
+        """(k,) the coefficients of which something is known."""
+        return (self.W != 0).any(axis=0)
+
+    def finite(self) -> Floats:
+        """Covariance (j, j) of those; their part of W has full column rank."""
+        W = self.W[:, self.known]
+        return np.asarray(np.linalg.inv(W.T @ W), dtype=float)
+
+    def diag(self) -> Floats:
+        out = np.full(self.size, np.inf)
+        out[self.known] = np.diag(self.finite())
+        return out
+
+    def logdet(self) -> float:
+        return math.inf
+
+    def dense(self) -> Floats:
+        return self._infinite(self.W)
+
+    def scaled(self, factor: float) -> Flat:
+        return Flat(self.W / math.sqrt(factor))
+
+    def arrays(self) -> dict[str, Any]:
+        return {"W": self.W}
+
+
 def _lower_solve(L: Floats, v: Floats, trans: bool = False) -> Floats:
     from scipy.linalg import solve_triangular
 
@@ -444,12 +500,25 @@ def subset(op: CovOp, index: np.ndarray) -> CovOp:
         return from_matrix(op.P[np.ix_(index, index)])
     if isinstance(op, Chol):
         return from_root(op.L[index])
+    if isinstance(op, Flat):
+        return _subset_flat(op, index)
     chosen = np.zeros((len(index), op.size))
     chosen[np.arange(len(index)), index] = 1.0
     return transformed(op, chosen)
 
 
-KINDS = {"diag": Diag, "chol": Chol, "precision_chol": PrecisionChol, "lowrank+diag": LowRank, "kron": Kron, "dense": Dense}
+def _subset_flat(op: Flat, index: np.ndarray) -> CovOp:
+    place = np.cumsum(op.known) - 1
+    inside = op.known[index]
+    P = op.finite()[np.ix_(place[index[inside]], place[index[inside]])]
+    if inside.all():
+        return from_matrix(P)
+    W = np.zeros((len(P), len(index)))
+    W[:, inside] = from_matrix(P).whiten(np.eye(len(P)))
+    return Flat(W)
+
+
+KINDS = {"flat": Flat, "diag": Diag, "chol": Chol, "precision_chol": PrecisionChol, "lowrank+diag": LowRank, "kron": Kron, "dense": Dense}
 
 
 def rebuilt(kind: str, arrays: dict[str, Any]) -> CovOp:
