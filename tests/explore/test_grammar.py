@@ -206,6 +206,12 @@ def test_bad_queries_of_predictions(query, said):
     assert said in str(caught.value)
 
 
+def test_booleans_are_written_as_in_the_names_of_coefficients():
+    assert M.explore("pairwise(on)").effects["contrast"].to_list() == ["FALSE - TRUE"]  # emmeans' label
+    assert "on[TRUE]" in M.params["term"].to_list()
+    assert M.explore("on[TRUE - FALSE]").effects["contrast"].to_list() == ["TRUE - FALSE"]
+
+
 def test_levels_are_found_by_value_label_and_spelling():
     for level in ("TRUE", "true", "True", '"True"'):
         assert M.explore(f"on@{level}").effects["on"].to_list() == [True]

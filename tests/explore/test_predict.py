@@ -85,6 +85,15 @@ def test_offsets_are_part_of_a_prediction():
     assert by_column.predict(pl.DataFrame({"wt": [3.0], "exposure": [0.0]})).predictions["fitted"][0] == pytest.approx(once, rel=1e-9)
 
 
+def test_predictions_of_a_transformed_response_name_their_scale():
+    """R's predict() gives these numbers, on the scale of log(mpg), without a word."""
+    for formula in ("log(mpg) ~ wt", "scale(mpg) ~ wt", "I(1/mpg) ~ wt"):
+        m = model(formula, CARS).fit()
+        assert f"- on the scale of {m.spec.response}" in repr(m.predict("wt"))
+    assert "- on the scale of scale(mpg)" in repr(model("scale(mpg) ~ wt", CARS).fit().explore("wt@[2, 3]"))
+    assert "on the scale" not in repr(model("mpg ~ wt", CARS).fit().predict("wt"))
+
+
 def test_rows_that_the_data_do_not_determine_are_null():
     data = load_dataset("mtcars").filter(~((pl.col("cyl") == 8) & (pl.col("gear") == 5)))
     m = model("mpg ~ factor(cyl) * factor(gear)", data).fit()

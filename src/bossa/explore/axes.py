@@ -145,7 +145,7 @@ def change_axis(reference: Reference, part: Change, alone: bool, sign: str) -> A
 
 def shown(name: str, levels: Sequence[Any], alone: bool) -> list[str]:
     """Levels as they stand in the names of contrasts: numbers carry the name of their variable, as in emmeans."""
-    texts = [f"{x:.15g}" if isinstance(x, float) else str(x) for x in levels]
+    texts = [f"{x:.15g}" if isinstance(x, float) else str(x).upper() if isinstance(x, bool) else str(x) for x in levels]
     numbers = all(as_number(x) is not None for x in levels)
     return [name + t for t in texts] if numbers and alone else texts
 

@@ -41,7 +41,7 @@ from .conditional import unknown_groups
 from .grid import cell_table, grid, population
 from .reference import Reference, checked_at
 from .rows import HeldRows, ObservedRows, beyond_cells, completed, finite_rows, mean_rows, null_space
-from .scale import LIFT, LOGS, RATIO, LinkSlope, response_link, through, untold_transform
+from .scale import LIFT, LOGS, RATIO, LinkSlope, own_scale, response_link, through, untold_transform
 
 AVERAGES = ("grid", "observed")
 WEIGHTS = ("equal", "proportional", "outer", "cells", "flat")
@@ -350,7 +350,7 @@ class Question:
             logs = "log odds" if self.options.compare == "odds_ratio" else "logs"
             return [f"compared by {self.options.compare.replace('_', ' ')}; tested as differences of {logs}"]
         if self.outer.name == "identity":
-            return []
+            return own_scale(self.reference.problem)
         if self.scale == "link":
             name = self.outer.name
             response = self.reference.problem.link.name == "identity"

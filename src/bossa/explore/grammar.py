@@ -459,5 +459,6 @@ class _Parser:
 
 
 def _written(levels: tuple[Level, ...]) -> str:
-    names = [str(x.value) if x.value == OTHERS and not x.quoted else named(str(x.value)) for x in levels]
+    texts = [str(x.value).upper() if isinstance(x.value, bool) else str(x.value) for x in levels]
+    names = [text if x.value == OTHERS and not x.quoted else named(text) for x, text in zip(levels, texts)]
     return names[0] if len(names) == 1 else f"({' + '.join(names)})"

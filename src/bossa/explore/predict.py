@@ -26,7 +26,7 @@ from .grammar import Means
 from .grid import MOST_CELLS, series
 from .reference import Reference
 from .rows import null_space
-from .scale import through
+from .scale import own_scale, through
 
 TYPES = ("response", "link")
 NEW_LEVELS = ("error", "population", "sample")
@@ -87,7 +87,8 @@ def fixed_target(problem: Problem, frame: pl.DataFrame, type: str) -> tuple[Targ
         estimable=estimable,
     )
     missing, lost = int((~rows.ok).sum()), 0 if estimable is None else int((~estimable & rows.ok).sum())
-    notes = [f"{missing} row{'s have' if missing > 1 else ' has'} a missing value and no prediction"] if missing else []
+    notes = own_scale(problem)
+    notes += [f"{missing} row{'s have' if missing > 1 else ' has'} a missing value and no prediction"] if missing else []
     notes += [f"{lost} row{'s are' if lost > 1 else ' is'} not determined by the data: the design has no such rows"] if lost else []
     return evolve(target, notes=tuple(notes)), tuple(notes)
 

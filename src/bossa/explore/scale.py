@@ -12,7 +12,7 @@ from attrs import frozen
 from ..errors import Refused
 from ..kernels.link import IDENTITY, LINKS, LOG, Link
 from ..state.design import Problem
-from ..state.spec import Call
+from ..state.spec import Call, Name
 from ..state.target import Each
 from ..types import Floats
 
@@ -75,6 +75,13 @@ def response_link(problem: Problem) -> Link:
     if isinstance(response, Call) and response.function in RESPONSES and len(response.args) == 1 and not response.kwargs:
         return RESPONSES[response.function]
     return IDENTITY
+
+
+def own_scale(problem: Problem) -> list[str]:
+    """What a response other than a column is measured in, for a note; nothing where a link says it."""
+    response = problem.spec.response
+    plain = isinstance(response, Name) or (isinstance(response, Call) and response.function == "cbind")
+    return [f"on the scale of {response}"] if not plain and problem.link.name == "identity" else []
 
 
 def untold_transform(problem: Problem) -> None:
