@@ -96,6 +96,8 @@ def test_notebook_shows_it(pair):
 def test_wrong_arguments_are_named(pair):
     with pytest.raises(OptionError, match="no model"):
         table()
+    with pytest.raises(OptionError, match="a list is not a model"):
+        table([*pair])
     with pytest.raises(UnknownOption, match="Did you mean 'se'"):
         table(pair[0], below="sse")
     with pytest.raises(UnknownOption, match="Did you mean 'rsquared'"):

@@ -70,7 +70,9 @@ def predict(
     shown = value if target.back is None else np.asarray(target.back.value(value))
     if target.estimable is not None:
         shown = np.where(target.estimable, shown, np.nan)
-    return PredictionState(newdata=frame, target=target, fitted=shown, type=type, varying="include" if grouped else "exclude", notes=(*notes, *said))
+    return PredictionState(
+        newdata=frame, target=target, fitted=shown, type=type, varying="include" if grouped else "exclude", notes=(*notes, *said)
+    )
 
 
 def fixed_target(problem: Problem, frame: pl.DataFrame, type: str) -> tuple[Target, tuple[str, ...]]:

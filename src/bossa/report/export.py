@@ -18,7 +18,8 @@ from typing import Any
 import polars as pl
 from attrs import frozen
 
-from ..errors import OptionError, UnknownOption
+from ..errors import OptionError, UnknownOption, one
+from ..state.spec import Spec
 from .display import cell, row_decimals
 from .html import grid, wrap
 from .text import Grid, heading
@@ -108,6 +109,9 @@ def table(*models: Any, names: Sequence[str] | None = None, below: str = "se", s
     where = "table()"
     if not models:
         raise OptionError("there is no model to show.", where=where, do="Write table(m1, m2).")
+    for model in models:
+        if not isinstance(getattr(model, "spec", None), Spec):
+            raise OptionError(f"{one(model)} is not a model.", where=where, do="Write table(m1, m2).")
     if below not in BELOW:
         raise UnknownOption(below, BELOW, where=where, kind="below")
     for stat in stats:
