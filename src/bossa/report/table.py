@@ -189,6 +189,8 @@ def series(values: Any) -> pl.Series:
 
 def beside(left: pl.DataFrame, columns: Mapping[str, Any]) -> pl.DataFrame:
     """`left` with more columns; a name that `left` already has gets the suffix _bossa."""
+    if not columns:
+        return left
     made = [series(v).alias(f"{k}_bossa" if k in left.columns else k) for k, v in columns.items()]
     return left.with_columns(made) if left.columns else pl.DataFrame(made)
 
@@ -225,7 +227,8 @@ def params_frame(m: Readable) -> pl.DataFrame:
     """term, estimate, inference columns; coefficients that rank dropped are null rows in their place."""
     design = m.problem.design
     numbers = beside(pl.DataFrame({"estimate": m.fit_state.coef}), uncertainty(m.inference))
-    return pl.DataFrame({"term": list(design.columns)}).hstack(_take(numbers, _positions(design.kept)))
+    numbers = numbers if design.kept.all() else _take(numbers, _positions(design.kept))
+    return numbers.insert_column(0, pl.Series("term", design.columns))
 
 
 def vcov_frame(m: Readable) -> pl.DataFrame:
