@@ -8,8 +8,8 @@ import numpy as np
 import polars as pl
 import pytest
 
-from bossa import model
-from bossa.assimilate import batches
+from bossa import load_dataset, model
+from bossa.assimilate import batches, resume
 from bossa.errors import DataError, NotFitted, NotYet, OptionError, Refused, UnknownOption
 from bossa.state.distributions import normal
 
@@ -103,6 +103,34 @@ def test_assimilated_models_pickle(fitted, data):
     assert m.trajectory().height == 32
 
 
+@pytest.mark.parametrize("bars", ["(Days | Subject)", "(Days || Subject)", "(1 | Subject)", "(1 | Subject) + (0 + Days | Subject)"])
+@pytest.mark.parametrize("by", ["Days", "Subject", "half"])
+def test_mixed_models_end_at_the_fit_whether_groups_span_batches_or_not(bars, by):
+    """Given the fit's variances the last state is its fixed effects, their standard errors and its restricted likelihood."""
+    sleep = load_dataset("sleepstudy").with_columns(half=pl.int_range(180) % 2)
+    m = model(f"Reaction ~ Days + {bars}", sleep).fit()
+    s = m.infer(how="assim", by=by)
+    np.testing.assert_allclose(s.posterior.mean, m.fit_state.coef, rtol=1e-9)
+    np.testing.assert_allclose(s.posterior.scale(), np.sqrt(np.diag(m.fit_state.vcov)), rtol=1e-7)
+    known = m.infer(how="assim", by=by, sigma=m.fit_state.sigma)
+    assert known.inference.stream.log_evidence == pytest.approx(m.fit_state.loglik, abs=1e-6)
+    assert s.params["term"].to_list() == ["Intercept", "Days"]
+    modes = s.inference.stream.solution.path.last.mean[2:]
+    assert np.isfinite(modes).all()
+
+
+def test_mixed_streams_go_on_and_are_stored():
+    sleep = load_dataset("sleepstudy")
+    m = model("Reaction ~ Days + (Days | Subject)", sleep).fit()
+    whole = m.infer(how="assim", by="Days").inference.stream
+    again = resume(whole.to_json())
+    np.testing.assert_array_equal(again.final_mean, whole.final_mean)
+    more = sleep.filter(pl.col("Days") == 9).with_columns(Days=pl.lit(10))
+    assert again.update(more).diagnostics["n"] == 198
+    with pytest.raises(DataError, match="Subject"):
+        again.update(more.with_columns(Days=pl.lit(11), Subject=pl.lit("new")))
+
+
 def test_what_cannot_be_done_says_so(data, fitted):
     with pytest.raises(OptionError, match="by='week'"):
         fitted.infer(how="assim")
@@ -119,7 +147,11 @@ def test_what_cannot_be_done_says_so(data, fitted):
     with pytest.raises(Refused, match="predictions"):
         fitted.predict(data).infer(how="assim", by="week")
     with pytest.raises(NotYet, match="mixed"):
-        model("y ~ x + (1 | g)", data).fit().infer(how="assim", by="week")
+        model("b ~ x + (1 | g)", data.with_columns(b=pl.col("y") > 1), family="binomial").fit().infer(how="assim", by="week")
+    with pytest.raises(NotYet, match="variances of a fit"):
+        batches("y ~ x + (1 | g)", data, by="week")
+    with pytest.raises(NotYet, match="drift"):
+        model("y ~ x + (1 | g)", data).fit().infer(how="assim", by="week", drift=0.1)
     m = fitted.infer(how="assim", by="week")
     with pytest.raises(DataError, match="'week'"):
         m.assimilate(data.drop("week"))

@@ -79,6 +79,7 @@ class AssimState:
 
     kind     "lm" | "glm" | "estimates";  names (k,)
     sites    in order of arrival;  rows: of each site, where they are kept
+    varying  of a mixed model: its random effects, which are part of the state (names are then of both)
     encoder, kept   how new rows become X;  by, time: columns of the batch's id and time;  response in the encoder's spec
     chain    hash of all that has been told, each batch's on the last
     """
@@ -90,6 +91,7 @@ class AssimState:
     rows: tuple[Rows, ...] = ()
     encoder: Any = None
     kept: Any = None
+    varying: Any = None
     by: str | None = None
     time: str | None = None
     chain: str = ""
@@ -177,7 +179,7 @@ def solve(state: AssimState) -> Solution:
     chosen: dict[str, Any] = {}
     raw = _spread(raw, options, chosen, notes)
     sigma = _sigma(raw, options, state.kind, notes)
-    start, scale = _start(raw, options, sigma, notes)
+    start, scale = _start(raw, options, sigma, notes if state.varying is None else [])
     sites = [rescaled(s, scale.known) for s in raw] if scale.known is not None else raw
     unit = float(np.median(steps[1:])) if len(steps) > 1 and np.median(steps[1:]) > 0 else 1.0
     if isinstance(options.drift, str) and options.drift in ("ml", "bayes") and len(sites):

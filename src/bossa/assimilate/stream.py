@@ -31,6 +31,7 @@ from .cloud import StudentT
 from .codec import from_json
 from .door import number, share, variance
 from .drift import read_drift
+from .mixed import Varying, columns, fixed_part
 from .result import AssimilationResult
 from .sites import Rows, Site, estimate_site, gaussian_site
 from .solve import AssimState, InverseGamma, Options, linearised, read_prior, read_sigma
@@ -117,17 +118,20 @@ def begin(
     keep_rows: bool,
     alpha: float,
     where: str,
+    varying: Varying | None = None,
 ) -> AssimState:
-    """An empty stream of a model's batches.   encoder: of the model;  kept (P,): columns that rank allows"""
+    """An empty stream of a model's batches.   encoder: of the model;  kept (P,): columns that rank allows;  varying: random effects"""
     spec = encoder.spec
-    if spec.bars:
-        raise NotYet(
-            "batches of mixed models are not built yet.", where=where, do="Leave the random effects out, or add the group as a factor."
-        )
     plain = spec.family.name == "gaussian" and spec.link.name == "identity"
     if not plain and (spec.family.dispersion != "one" or spec.family.free or spec.family.logpdf is None):
         what = f"family {spec.family.name!r} has a dispersion or shape to estimate, which streams of such batches do not have yet."
         raise NotYet(what, where=where, do="Streams take gaussian, binomial and poisson models.")
+    if spec.bars and (not plain or varying is None):
+        what = "batches of mixed models need the variances of a fit." if plain else "batches of generalized mixed models are not built yet."
+        do = "Use model(…).fit().infer(how='assim', by=…)." if plain else "Leave the random effects out, or add the group as a factor."
+        raise NotYet(what, where=where, do=do)
+    if spec.bars and not (isinstance(drift, (int, float)) and drift == 0 and not isinstance(drift, bool)):
+        raise NotYet("drift of mixed models is not built yet.", where=where, do="Use drift=0, or leave the random effects out.")
     if not plain and not (isinstance(sigma, str) and sigma == "nig"):
         raise OptionError("sigma= is for linear models.", where=where, do="Leave it out.")
     if order not in ("replay", "append"):
@@ -142,6 +146,12 @@ def begin(
     mean, U, flat = read_prior(prior, names, where)
     if isinstance(prior, Posterior) and prior.df is not None and prior.sigma is not None and isinstance(sigma, str) and sigma == "nig":
         sigma, sigma0 = InverseGamma(prior.df / 2, prior.df / 2 * prior.sigma**2), prior.sigma  # conjugate: σ is known as it left off
+    if varying is not None:
+        if flat < len(names):
+            raise NotYet("prior= of mixed models is not built yet.", where=where, do="Leave it out.")
+        names = (*names, *varying.names)
+        mean, U = np.zeros(len(names)), np.diag(np.repeat([0.0, 1 / sigma if isinstance(sigma, (int, float)) else 1.0], [flat, varying.q]))
+        sigma0 = 1.0  # the random effects' prior is in units of σ by itself
     options = Options(
         mean=mean,
         U=U,
@@ -156,7 +166,8 @@ def begin(
         alpha=alpha,
     )
     kind = "lm" if plain else "glm"
-    return AssimState(kind=kind, names=names, options=options, encoder=encoder, kept=np.asarray(kept), by=by, time=time)
+    kept = np.asarray(kept)
+    return AssimState(kind=kind, names=names, options=options, encoder=encoder, kept=kept, by=by, time=time, varying=varying)
 
 
 def estimates(
@@ -384,6 +395,9 @@ def encoded(state: AssimState, frame: pl.DataFrame, parts: Sequence[tuple[Any, f
         if values is not None:
             ok &= np.nan_to_num(values) > 0
     X = np.ascontiguousarray(made.X[:, state.kept])
+    if state.varying is not None:
+        X = np.hstack((X, columns(state.varying, encoder.random(frame), tuple(term.group for term in encoder.varying))))
+        ok &= ~np.isnan(X).any(axis=1)
     if not np.isfinite(X[ok]).all() or not np.isfinite(y[ok]).all():
         raise DataError("a value is infinite.", where="a new batch", do="Leave those rows out.")
     read = {name: frame.get_column(name).to_numpy() for name in columns_read(encoder) if name in frame.columns}
@@ -450,10 +464,12 @@ def resume(text: str) -> AssimilationResult:
     state = from_json(text)
     if not isinstance(state, AssimState):
         raise DataError("this is not a stored stream.", where="resume()", do="Give the text that .to_json() returned.")
-    return told(state, None, extend)
+    return followed(state, None)
 
 
-def explored(result: AssimilationResult, target: Target) -> AssimilationResult:
-    """The same stream, read as an effect: any differentiable function of the coefficients."""
-    assert result.state is not None
-    return told(result.state, target, extend)
+def followed(state: AssimState, target: Target | None) -> AssimilationResult:
+    """The stream read as the target of the fixed effects; None: the coefficients (of a mixed model: the fixed ones)."""
+    if state.varying is not None:
+        fixed = tuple(state.names[: state.varying.fixed])
+        target = fixed_part(state.varying, target, fixed)
+    return told(state, target, extend)

@@ -39,8 +39,8 @@ def told(state: AssimState, target: Target | None, extend: Any) -> AssimilationR
     variance, forecast, alone = _diagonal(V), _diagonal(V_f), _diagonal(own_V)
     scale = np.sqrt(variance)
     with np.errstate(invalid="ignore", divide="ignore"):
-        gain = 1 - variance / np.where(np.isnan(forecast), np.inf, forecast)
-        gain = np.where(np.isnan(variance), np.nan, gain)
+        ahead = _diagonal(seen_as(target, p.mean_f, p.V_f * _by(p.s2), at=p.mean)[1])  # in the same σ² as V
+        gain = np.where(np.isnan(variance), np.nan, 1 - variance / np.where(np.isnan(ahead), np.inf, ahead))
         p_nis = f_tail(nis / np.maximum(p.nis_df, 1), np.maximum(p.nis_df, 1), known_df)
         now = _diagonal(seen_as(target, p.own, p.own_V * _by(p.s2), at=p.mean)[1])
         ess = (np.column_stack([running_median(column) for column in now.T]) if T else now) / variance

@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 from attrs import evolve, field, frozen
 
+from ..assimilate.mixed import varying_of
 from ..assimilate.result import AssimilationResult
-from ..assimilate.stream import begin, extend, taken
-from ..assimilate.told import told
+from ..assimilate.stream import begin, followed, taken
 from ..errors import NotFitted, OptionError, Refused
 from ..state.design import Problem
 from ..state.fields import choice, conf_level, flag, integer
@@ -62,6 +62,8 @@ def assimilate(problem: Problem, fit: FitState, target: Target, options: Assim) 
         raise Refused("predictions are not followed over batches.", where=where, do="Ask .infer(how='assim').posterior.predict(new_rows).")
     if problem.data is None:
         raise Refused("the model has no data with it.", where=where, do="Fit it to data first.")
+    random = problem.design.random
+    mixed = random is not None and problem.family.name == "gaussian" and problem.link.name == "identity"
     state = begin(
         problem.encoder,
         problem.design.kept,
@@ -76,8 +78,9 @@ def assimilate(problem: Problem, fit: FitState, target: Target, options: Assim) 
         keep_rows=options.keep_rows,
         alpha=1 - options.conf_level,
         where=where,
+        varying=varying_of(random, fit.theta, len(fit.coef), where) if mixed else None,
     )
-    result = told(taken(state, problem.data), target if target.steps else None, extend)
+    result = followed(taken(state, problem.data), target if target.steps else None)
     return inference(problem, target, result)
 
 
@@ -100,8 +103,10 @@ def inference(problem: Problem, target: Target, result: AssimilationResult) -> I
     df = np.full(len(mean), np.inf if post.df is None else post.df)
     state = result.state
     drift = state.options.drift
-    prior = "flat" if state.options.flat == len(state.names) else "given"
+    prior = "flat" if state.options.flat == len(state.names) or state.varying is not None else "given"
     moves = "no drift" if isinstance(drift, str) and drift == "none" else "drifting"
+    if state.varying is not None:
+        prior = f"{prior}; relative variances of the random effects: the fit's, taken as known"
     notes = (f"assimilated {len(result.batch)} batches by {state.by!r}; prior: {prior}; {moves}",)
     return InferenceState(
         how="assim",

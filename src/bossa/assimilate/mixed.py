@@ -1,0 +1,83 @@
+"""A mixed model as a linear one that learns: the random effects join the coefficients, with a prior that the variances set.
+
+    y = Xβ + Z T u + e,   u ~ N(0, σ² I),   b = T u          state (β, u), X* = [X, Z T]
+
+So groups may span batches in any way, and the last state is the fit's own (fixed effects, standard errors and all), exactly, given the
+relative variances θ of the fit, which are taken as known. Zero variances need no care: T may be singular.
+
+Source: Henderson (1950) for the joint equations; Bates et al. (2015) eq. 4 for u.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import polars as pl
+from attrs import evolve, field, frozen
+
+from ..errors import DataError, NotYet
+from ..state.design import REStructure
+from ..state.fields import array
+from ..state.target import Linear, Target
+from ..types import Floats
+
+LARGEST = 1_000  # fixed and random effects of a stream
+
+
+@frozen(kw_only=True, eq=False)
+class Varying:
+    """Random effects of a stream: T (k, k) of each term, groups of each, and how many coefficients are fixed."""
+
+    T: tuple[Any, ...] = field(converter=tuple)
+    groups: tuple[int, ...]
+    names: np.ndarray = array("q")
+    fixed: int
+
+    @property
+    def q(self) -> int:
+        return len(self.names)
+
+
+def varying_of(random: REStructure, theta: Floats, fixed: int, where: str) -> Varying:
+    """The random effects of a fitted linear mixed model.   theta (t,) its relative variance parameters"""
+    T, names, at = [], [], 0
+    for term in random.terms:
+        k = len(term.names)
+        free = np.asarray(term.mask)
+        own = np.zeros((k, k))
+        own.T[free.T] = theta[at : at + int(free.sum())]  # column by column
+        at += int(free.sum())
+        T.append(own)
+        names += [f"{term.factor}[{level}] {name}" for level in term.levels for name in term.names]
+    if fixed + len(names) > LARGEST:
+        what = f"{fixed} fixed and {len(names)} random effects are more than a stream carries ({LARGEST})."
+        raise NotYet(what, where=where, do="Use a factor with fewer levels, or the ordinary fit.")
+    groups = tuple(len(term.levels) for term in random.terms)
+    return Varying(T=T, groups=groups, names=np.array(names, dtype=object), fixed=fixed)
+
+
+def columns(varying: Varying, parts: list[tuple[Any, Floats]], factors: tuple[str, ...]) -> Floats:
+    """Z T (n, q) of new rows, group by group.   parts: codes (n,) of the groups and Z (n, k) of each term; nan where missing"""
+    n = len(parts[0][0])
+    out, at = np.zeros((n, varying.q)), 0
+    for (codes, Z), T, G, factor in zip(parts, varying.T, varying.groups, factors):
+        if (codes == -1).any():
+            what = f"row {int(np.argmax(codes == -1))} (counting from 0) is of a group of {factor!r} that the stream did not begin with."
+            raise DataError(what, where="a new batch", do="Begin the stream with data of every group, or leave those rows out.")
+        k = Z.shape[1]
+        ZT = Z @ T
+        rows = np.flatnonzero(codes >= 0)
+        for j in range(k):
+            out[rows, at + codes[rows] * k + j] = ZT[rows, j]
+        out[codes < 0] = np.nan
+        at += G * k
+    return out
+
+
+def fixed_part(varying: Varying, target: Target | None, names: tuple[str, ...]) -> Target:
+    """The target on (β, u): its own steps after the fixed effects are taken out.   target None: the fixed effects"""
+    take = Linear(matrix=np.eye(varying.fixed, varying.fixed + varying.q), label="fixed effects")
+    if target is None:
+        return Target(labels=pl.DataFrame({"term": list(names)}), steps=(take,), kind="params")
+    return evolve(target, steps=(take, *target.steps))
