@@ -111,6 +111,15 @@ def test_rows_without_groups_are_told_how_to_ask_for_the_population(sleep):
     assert "1 row with a group that the fit did not have" in repr(one)
 
 
+def test_what_generalized_mixed_models_do_not_predict_is_refused_with_advice_that_works():
+    m = model("cbind(incidence, size - incidence) ~ period + (1 | herd)", load_dataset("cbpp"), family="binomial").fit()
+    with pytest.raises(NotYet, match=r"varying='exclude'"):
+        m.predict().infer()
+    with pytest.raises(NotYet, match=r"interval='confidence'"):
+        m.predict("period", varying="exclude").infer(interval="prediction")
+    assert m.predict("period", varying="exclude").infer(interval="confidence").predictions["se"].null_count() == 0
+
+
 def test_effects_of_a_new_group_carry_the_variance_of_its_random_effects(sleep):
     """Means as predictions for a new group; a contrast has the variance of the difference of its random effects."""
     means = sleep.explore("Days@[0, 5]", varying="include").infer()

@@ -57,6 +57,8 @@ def mixed_se(problem: Problem, fit: FitState, target: Target, J: Floats, new_res
     if problem.design.random is None or (rows is None and not new_response):
         return None
     if not is_linear(problem):
+        if new_response:
+            check(problem, target, "iid")
         raise NotYet(
             "standard errors of predictions with the random effects of a generalized mixed model are not built.",
             where="infer()",
