@@ -226,6 +226,13 @@ def test_mixed_models_hand_on_their_fixed_effects():
     post = m.infer().posterior
     np.testing.assert_allclose(post.cov.dense(), m.fit_state.vcov, rtol=1e-12)
     assert "random effects" in post.notes[0]
+    boot = m.infer(how="boot", n_boot=30, seed=1).posterior
+    assert boot.kind == "ensemble"
+    slope = m.explore("Days").infer()
+    np.testing.assert_allclose(slope.posterior.mean, slope.effects["estimate"], rtol=1e-12)
+    assert m.predict(varying="exclude").infer().posterior.mean.shape == (180,)
+    with pytest.raises(Refused, match="varying='exclude'"):
+        _ = m.predict().infer().posterior
 
 
 # ---------------------------------------------------------------- provenance of a fit
@@ -253,6 +260,20 @@ def test_a_change_changes_exactly_its_hash(cars):
     assert origin(prior=prior).cov_op_hash != origin(prior=tighter).cov_op_hash
     assert base.verify(cars)
     assert not base.verify(cell)
+
+
+def test_fits_that_build_on_each_other_form_a_chain(cars):
+    from bossa.state.provenance import verify_chain
+
+    states = [model("mpg ~ wt", cars[:12]).fit().infer().posterior]
+    for i in (12, 22):
+        states.append(model("mpg ~ wt", cars[i : i + 10], prior=states[-1]).fit().infer().posterior)
+    assert verify_chain(states)
+    with pytest.raises(BossaError, match="state 1 does not build on state 0"):
+        verify_chain([states[0], states[2]])
+    draws = posterior(model("am ~ wt", cars, family="binomial").fit(), "samples", seed=1)
+    after = model("am ~ wt", cars, family="binomial", prior=draws).fit().infer().posterior
+    assert verify_chain([draws, after])
 
 
 def test_rows_left_out_do_not_enter(cars):

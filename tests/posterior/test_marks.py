@@ -256,6 +256,15 @@ def test_sources_of_different_kind_share_what_they_are_told_to():
     assert fused.provenance.forward_model_hash != digest(None)
 
 
+def test_draws_alone_make_a_mark_without_a_likelihood():
+    post = Posterior(names=["d"], mean=np.zeros(1), samples=np.arange(4.0)[:, None], kind="samples")
+    mark = post.to_mark(z=1.0)
+    assert mark["likelihood"] is None
+    assert mark["samples"] == [[0.0], [1.0], [2.0], [3.0]]
+    with pytest.raises(BossaError, match="draws alone"):
+        population([mark])
+
+
 MISTAKES = [
     (lambda d: combine([]), "at least one"),
     (lambda d: combine([model("y ~ x", d).fit().infer().posterior, model("y ~ z", d).fit().infer().posterior]), "part 1 is about"),

@@ -260,6 +260,8 @@ MISTAKES = [
     (lambda d: model("w ~ x", d, family="poisson", prior=model("y ~ x", d).fit().infer().posterior).fit(), BossaError, "gaussian()"),
     (lambda d: model("y ~ x", d, prior=model("y ~ x + z", d).fit().infer().posterior).fit(), UnknownOption, "post.marginal"),
     (lambda d: model("y ~ x", d, prior=normal(0, 1)).fit(max_iter=3), OptionError, "closed form"),
+    (lambda d: model("w ~ x", d, family="poisson", prior=normal(0, 1)).fit(max_iter=0), OptionError, "max_iter=0"),
+    (lambda d: model("w ~ x", d, family="poisson", prior=normal(0, 1)).fit(start=[1.0]), OptionError, "one number per coefficient"),
     (lambda d: model("y ~ x", d, prior=normal(0, 1)).fit().infer(errors="HC3"), Refused, "Use errors='iid'"),
     (lambda d: model("y ~ x", d, prior=normal(0, 1)).fit().infer(how="profile"), Refused, "Use how='posterior'"),
     (lambda d: model("w ~ x", d, family="poisson", prior=normal(0, 1)).fit().jointtest(test="lr"), Refused, "Use test='wald'"),

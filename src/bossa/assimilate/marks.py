@@ -190,6 +190,8 @@ def _likelihood(mark: Any, i: int) -> Likelihood:
     if not isinstance(mark, Mapping) or not {"likelihood", "names", "event_metadata"} <= set(mark):
         raise DataError(f"item {i} is not a mark.", where="population()", do="Use post.to_mark(z=…).")
     part = mark["likelihood"]
+    if part is None:
+        raise Refused(f"mark {i} has draws alone.", where="population()", do="Make marks of post.gaussian().")
     precision, shift = np.asarray(part["precision"], dtype=float), np.asarray(part["shift"], dtype=float)
     k = len(mark["names"])
     if precision.shape != (k, k) or shift.shape != (k,) or not (np.isfinite(precision).all() and np.isfinite(shift).all()):

@@ -20,12 +20,12 @@ from ..state.provenance import Provenance, digest, hash_columns
 
 def provenance(problem: Problem, fit: FitState, adapter: str, seed: Any = None) -> Provenance:
     """Of one fit, its covariance by `adapter`."""
-    spec, told = problem.spec, None if problem.prior is None else resolve_prior(problem.prior, _all_names(problem))
+    spec, told = problem.spec, None if problem.prior is None else resolve_prior(problem.prior, problem.design.columns)
     names = used_columns(problem)
     rows = problem.design.rows
     left_out = np.setdiff1d(np.arange(problem.design.n_data), rows) if len(rows) < problem.design.n_data else ()
     data = {} if problem.data is None else {"data": hash_columns({c: problem.data[c] for c in names})}
-    parent = problem.prior.as_prior().hash if isinstance(problem.prior, Posterior) else None
+    parent = problem.prior.hash if isinstance(problem.prior, Posterior) else None
     return Provenance(
         forward_model_id=f"bossa.{_kind(problem)}/{problem.family.name}-{problem.link.name}: {spec.formula}",
         forward_model_hash=digest(model_description(problem)),
@@ -45,10 +45,6 @@ def provenance(problem: Problem, fit: FitState, adapter: str, seed: Any = None) 
 def _kind(problem: Problem) -> str:
     linear = problem.family.name == "gaussian" and problem.link.name == "identity"
     return ("lm" if linear else "glm") + ("" if problem.design.random is None else "m")
-
-
-def _all_names(problem: Problem) -> tuple[str, ...]:
-    return problem.design.columns
 
 
 def model_description(problem: Problem) -> dict[str, Any]:

@@ -34,11 +34,10 @@ from ..state.distributions import Normal
 from ..state.fit import FitState, Outcome
 from ..state.posterior import Posterior, positions
 from ..types import Bools, Floats
-from .glm import fit_glm
+from .glm import _control, fit_glm
 from .lm import dropped_note, fit_lm, gaussian_loglik, sum_of_squares
 from .registry import estimator
 
-MAX_ITER, TOL = 100, 1e-9
 HOW = "Use bossa.normal(0, 2.5) for all, {'x': bossa.normal(0, 1)} for some, or the .posterior of another fit."
 
 
@@ -285,7 +284,7 @@ def _generalized(problem: Problem, prior: Posterior) -> FitState:
         deviance=point.deviance,
         npar=len(point.coef) + (family.dispersion == "pearson" and plain),
         df_resid=df_resid,
-        outcome=_outcome(steps, distance, problem),
+        outcome=_outcome(steps, distance),
         notes=(*dropped_note(problem.design, kept), said),
         engine=triangular(np.concatenate((design.X, math.sqrt(phi) * precision)), np.concatenate((point.working, np.ones(len(precision))))),
         prior=prior,
@@ -309,10 +308,10 @@ def _most_probable(rows: Rows, precision: Floats, centre: Floats, phi: float, pr
         away = at.coef - centre
         return at.deviance / phi + float(away @ precision @ away)
 
-    options = problem.options
-    limit, tol = options.max_iter or MAX_ITER, options.tol or TOL
+    control = _control(problem)
+    limit, tol = control.max_iter, control.tol
     with np.errstate(all="ignore"):
-        point = _start(rows, centre, options.start)
+        point = _start(rows, centre, problem.options.start)
         distance = math.inf
         for steps in range(1, limit + 1):
             gradient = point.score / phi - precision @ (point.coef - centre)
@@ -346,7 +345,7 @@ def _start(rows: Rows, centre: Floats, start: Any) -> Point:
     raise FitFailed("no start was found inside the family's range.", where="fit()", do="Give start=, or another link.")
 
 
-def _outcome(steps: int, distance: float, problem: Problem) -> Outcome:
+def _outcome(steps: int, distance: float) -> Outcome:
     if distance < 1e-6:
         message = f"Converged in {steps} scoring step{'s' * (steps != 1)}."
         return Outcome(message=message, method="Fisher scoring with a prior", iterations=steps, gradient=distance)

@@ -265,9 +265,14 @@ class Posterior:
         """A mark of a point process, in plain JSON: what is known here, its prior, and what the data alone say.
 
         event_id, time, geometry   of the event;  metadata: its covariates, for `bossa.assimilate.population`
+        Draws alone have no likelihood part.
         """
-        part = self.likelihood_part()
-        prior = None if self.prior is None else {"mean": self.prior.marginal(self.names).mean.tolist(), "cov": _mark_cov(self._prior_cov())}
+        part = None if self.cov is None else self.likelihood_part()
+        prior = (
+            None
+            if self.prior is None or self.cov is None
+            else {"mean": self.prior.marginal(self.names).mean.tolist(), "cov": _mark_cov(self._prior_cov())}
+        )
         return {
             "event_id": event_id,
             "time": time,
@@ -277,11 +282,11 @@ class Posterior:
             "names": list(self.names),
             "kind": self.kind,
             "df": self.df,
-            "cov": _mark_cov(self.cov),
+            "cov": None if self.cov is None else _mark_cov(self.cov),
             "samples": None if self.samples is None else self.samples.tolist(),
             "provenance": None if self.provenance is None else self.provenance.to_dict(),
             "prior": prior,
-            "likelihood": {"precision": part.precision.tolist(), "shift": part.shift.tolist()},
+            "likelihood": None if part is None else {"precision": part.precision.tolist(), "shift": part.shift.tolist()},
         }
 
     def information(self) -> Information:

@@ -150,7 +150,7 @@ class Provenance:
         if batch not in self.data_hash:
             raise UnknownColumn(batch, self.data_hash, where="provenance.verify(batch=…)")
         if not self.data_columns:
-            raise DataError("its sources have columns of their own.", where="provenance.verify()", do="Verify the posterior of each source.")
+            raise DataError("its sources have columns of their own.", where="verify()", do="Verify the posterior of each source.")
         columns = {c: data[c] for c in self.data_columns}
         if self.rows_left_out:
             columns = {c: np.delete(np.asarray(v), self.rows_left_out) for c, v in columns.items()}
