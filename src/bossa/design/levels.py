@@ -16,7 +16,7 @@ from ..errors import DataError, UnknownLevel, listing
 from ..types import Array, Floats
 
 MISSING, UNSEEN = -1, -2
-SHORT = 1_000  # strings: below this a Python loop is quicker than starting polars' engine
+SHORT = 1_000  # below this Python or NumPy is quicker than starting polars' engine
 
 
 @frozen(eq=False)
@@ -107,8 +107,8 @@ def _signed(codes: Array) -> Array:
 
 def number_levels(values: Floats, integer: bool) -> tuple[Any, ...]:
     """The different values, sorted; whole numbers of an integer column as int."""
-    different = pl.Series(values).unique().to_numpy()
-    different = np.sort(different[~np.isnan(different)])
+    different = np.unique(values) if len(values) <= SHORT else np.sort(pl.Series(values).unique().to_numpy())
+    different = different[~np.isnan(different)]
     return tuple(int(v) for v in different) if integer else tuple(different.tolist())
 
 

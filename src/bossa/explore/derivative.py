@@ -76,9 +76,9 @@ def rates(encoder: Encoder, frame: pl.DataFrame, name: str, unit: Expr | None = 
     moving: list[int] = []
     parts: list[Floats] = []
     for info, pieces in zip(encoder.terms, encoder.pieces):
-        by_name = [p for p in pieces if any(n.id == name for n in names_in(p.expr))]
-        if not by_name:
+        if name not in info.variables:
             continue
+        by_name = [p for p in pieces if any(n.id == name for n in names_in(p.expr))]
         values: dict[Expr, Value] = {p.expr: encoder.atom(columns, p.expr, ok) for p in pieces}
         made = [np.empty((frame.height, info.columns.stop - info.columns.start), order="F") for _ in by_name]
         for out, piece in zip(made, by_name):

@@ -68,8 +68,7 @@ def asymptotic(problem: Problem, fit: FitState, target: Target, options: Asymp) 
     simulates = options.interval == "prediction" and not is_linear(problem)
     if options.seed is not None and not simulates:
         raise OptionError("seed= has no use here: nothing is drawn.", where="infer(how='asymp')", do="Leave it out.")
-    J = target.jacobian(fit.coef)
-    estimate = target.value(fit.coef)
+    estimate, J = target.value_and_jacobian(fit.coef)
     whole = prediction.mixed_se(problem, fit, target, J, options.interval == "prediction")
     if whole is None:
         se, df = standard_errors(chosen, J), degrees(chosen, J)

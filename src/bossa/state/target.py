@@ -197,10 +197,14 @@ class Target:
 
     def jacobian(self, coef: np.ndarray) -> np.ndarray:
         """coef (p,) → ∂value/∂coef (K, p)."""
+        return self.value_and_jacobian(coef)[1]
+
+    def value_and_jacobian(self, coef: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """coef (p,) → (K,) and (K, p)."""
         J = np.eye(coef.shape[-1])
         for step in self.steps:
             J, coef = step.push(coef, J), step.value(coef)
-        return J
+        return coef, J
 
     def then(self, *steps: Linear | Each | Average, **changes: Any) -> Target:
         return evolve(self, steps=(*self.steps, *steps), **changes)
