@@ -11,6 +11,21 @@ glmer <- function(f, d, q) lme4::fixef(quiet(lme4::glmer(f, d, family = binomial
 few <- function() lme4::lmerControl(calc.derivs = FALSE)
 logistic <- function(d) glm(logit, binomial, d)
 satterthwaite <- function(m) coef(summary(lmerTest::as_lmerModLmerTest(m)))[, "df"]
+five <- y ~ x1 + x2 + x3 + x4 + x5
+design <- function(d) list(X = model.matrix(five, d), y = d$y, d = d)
+by_rows <- function(l, R, f) { b <- boot::boot(l$d, function(d, i) f(l$X[i, ], l$y[i]), R = R); apply(b$t, 2, sd) }
+least <- function(X, y) .lm.fit(X, y)$coefficients
+scored <- function(X, y) glm.fit(X, y, family = binomial())$coefficients
+permuted <- function(l) {  # y against the same X: no term is held
+  t_of <- function(y) { f <- .lm.fit(l$X, y); f$coefficients / sqrt(V * sum(f$residuals^2)) }
+  V <- diag(solve(crossprod(l$X))); t0 <- abs(t_of(l$y)); count <- 0
+  for (i in 1:10000) count <- count + (abs(t_of(sample(l$y))) >= t0)
+  ((count + 1) / 10001)[-1]
+}
+days <- Reaction ~ Days + (Days | Subject)
+subjects <- function(d) { e <- unlist(lapply(unique(d$Subject), function(s) {
+  f <- quiet(lme4::lmer(days, d[d$Subject != s, ])); t <- d[d$Subject == s, ]; t$Reaction - predict(f, t, re.form = NA) })); sqrt(mean(e^2)) }
+sd_of <- function(m, n) apply(quiet(lme4::bootMer(m, lme4::fixef, nsim = n))$t, 2, sd)
 slopes <- function(m) {  # average slopes, and their errors by numerical derivatives
   b <- coef(m); V <- vcov(m); X <- model.matrix(m)
   f <- function(b) mean(dlogis(drop(X %*% b))) * b[2:18]
@@ -30,6 +45,17 @@ W <- list(
   "W8a1/lme4" = list("w08_cbpp", NULL, function(d) glmer(herds, d, 1)),
   "W8b0/lme4" = list("w08_glmm", NULL, function(d) glmer(y ~ x1 + x2 + (1 | g), d, 0)),
   "W8b1/lme4" = list("w08_glmm", NULL, function(d) glmer(y ~ x1 + x2 + (1 | g), d, 1)),
+  "W9/boot + .lm.fit" = list("w09_lm", design, function(l) by_rows(l, 10000, least)),
+  "W9b/boot + .lm.fit" = list("w09_lm", design, function(l) by_rows(l, 10000, least)),
+  "W10/boot + glm.fit" = list("w10_logit", design, function(l) by_rows(l, 1000, scored)),
+  "W11/.lm.fit loop" = list("w09_lm", design, permuted),
+  "W12/bootMer" = list("w05_sleepstudy", function(d) lme4::lmer(days, d), function(m) sd_of(m, 1000)),
+  "W13/bootMer" = list("w08_cbpp", function(d) lme4::glmer(herds, d, family = binomial), function(m) sd_of(m, 200)),
+  "W14a/hat identity" = list("w14_lm", function(d) lm(five, d), function(m) sqrt(mean((residuals(m) / (1 - hatvalues(m)))^2))),
+  "W14b/cv.glm" = list("w14_lm", function(d) list(d, glm(five, data = d)), function(l) sqrt(boot::cv.glm(l[[1]], l[[2]], K = 10)$delta[1])),
+  "W14c/lmer loop" = list("w05_sleepstudy", NULL, subjects),
+  "W15/confint" = list("w05_sleepstudy", function(d) { kept <<- d; lme4::lmer(days, kept) },
+    function(m) { b <- quiet(confint(m, oldNames = FALSE)); c(b[5:6, 1], b[5:6, 2]) }),
   "W16/emmeans" = list("w04_logit", logistic, function(m) {
     s <- as.data.frame(summary(emmeans::emmeans(m, ~g, type = "response"))); c(s$prob, s$SE) }),
   "W16b/R by hand" = list("w04_logit", logistic, slopes),

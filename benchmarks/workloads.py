@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ CROSSED = "y ~ service + (1 | s) + (1 | d)"
 SLOPES = "y ~ x + z + (x | g)"
 HERDS = "cbind(incidence, size - incidence) ~ period + (1 | herd)"
 GROUPED = "y ~ x1 + x2 + (1 | g)"
+FIVE = "y ~ x1 + x2 + x3 + x4 + x5"
 
 Run = Callable[[], list[float]]
 
@@ -53,6 +55,15 @@ def logistic() -> pl.DataFrame:
     eta = -0.5 + X @ np.linspace(-0.4, 0.4, 17) + np.array([0, 0.3, -0.2])[g]
     y = (rng.random(n) < 1 / (1 + np.exp(-eta))).astype(int)
     return pl.DataFrame({"y": y, **{f"x{j + 1}": X[:, j] for j in range(17)}, "g": np.array(list("abc"))[g]})
+
+
+def five(n: int, binary: bool = False) -> pl.DataFrame:
+    """n rows, p = 6."""
+    rng = np.random.default_rng(n)
+    X = np.round(rng.standard_normal((n, 5)), 5)
+    eta = 0.2 + X @ np.array([0.5, -0.3, 0.2, 0.0, 0.1])
+    y = (rng.random(n) < 1 / (1 + np.exp(-eta))).astype(int) if binary else np.round(eta + rng.standard_normal(n), 5)
+    return pl.DataFrame({"y": y, **{f"x{j + 1}": X[:, j] for j in range(5)}})
 
 
 def study(name: str, **prefix: str) -> pl.DataFrame:
@@ -99,6 +110,9 @@ MAKERS = {
     "w07_slopes": slopes,
     "w08_cbpp": lambda: study("cbpp", herd="h", period="p"),
     "w08_glmm": grouped_logistic,
+    "w09_lm": lambda: five(1000),
+    "w10_logit": lambda: five(2000, binary=True),
+    "w14_lm": lambda: five(2000),
 }
 
 
@@ -144,6 +158,24 @@ def average_slopes(m: Any) -> list[float]:
 
 def satterthwaite(m: Any) -> list[float]:
     return m.infer(df="satterthwaite").params["df"].to_list()
+
+
+def resampled(m: Any, **options: Any) -> list[float]:
+    """Standard errors of the bootstrap, which agree to Monte Carlo error."""
+    return m.infer(how="boot", seed=1, **options).params["se"].to_list()
+
+
+def permuted(m: Any) -> list[float]:
+    return m.infer(how="perm", n_perm=10_000, seed=1).params["p_value"].to_list()[1:]
+
+
+def left_out(m: Any, k: Any) -> list[float]:
+    return [m.predict().infer(how="cv", k=k, seed=1).diagnostics["cv_rmse"][0]]
+
+
+def profiled(m: Any) -> list[float]:
+    limits = m.infer(how="profile", n_steps=20)
+    return [*limits.params["ci_lower"], *limits.params["ci_upper"]]
 
 
 def statsmodels_slopes() -> Run:
@@ -222,6 +254,16 @@ ENTRANTS: dict[str, Callable[[], Run]] = {
     "W8a1/bossa": lambda: bossa("w08_cbpp", HERDS, nagq=1, family="binomial"),
     "W8b0/bossa": lambda: bossa("w08_glmm", GROUPED, nagq=0, family="binomial"),
     "W8b1/bossa": lambda: bossa("w08_glmm", GROUPED, nagq=1, family="binomial"),
+    "W9/bossa": lambda: fitted("w09_lm", FIVE, partial(resampled, n_boot=10_000, ci_type="percentile")),
+    "W9b/bossa": lambda: fitted("w09_lm", FIVE, partial(resampled, n_boot=10_000)),
+    "W10/bossa": lambda: fitted("w10_logit", FIVE, partial(resampled, n_boot=1000, ci_type="percentile"), family="binomial"),
+    "W11/bossa": lambda: fitted("w09_lm", FIVE, permuted),
+    "W12/bossa": lambda: fitted("w05_sleepstudy", SLEEP, partial(resampled, n_boot=1000)),
+    "W13/bossa": lambda: fitted("w08_cbpp", HERDS, partial(resampled, n_boot=200), family="binomial"),
+    "W14a/bossa": lambda: fitted("w14_lm", FIVE, partial(left_out, k="loo")),
+    "W14b/bossa": lambda: fitted("w14_lm", FIVE, partial(left_out, k=10)),
+    "W14c/bossa": lambda: fitted("w05_sleepstudy", SLEEP, partial(left_out, k="loo")),
+    "W15/bossa": lambda: fitted("w05_sleepstudy", SLEEP, profiled),
     "W16/bossa": lambda: fitted("w04_logit", LOGIT, means, family="binomial"),
     "W16b/bossa": lambda: fitted("w04_logit", LOGIT, average_slopes, family="binomial"),
     "W16b/statsmodels": statsmodels_slopes,
@@ -230,6 +272,8 @@ ENTRANTS: dict[str, Callable[[], Run]] = {
 }
 IN_R = ["W2/R lm", "W2/R lm + summary", "W3/R lm", "W3/R .lm.fit", "W4/R glm"]
 IN_R += [f"{w}/lme4" for w in ("W5", "W6", "W7", "W8a0", "W8a1", "W8b0", "W8b1")]
+IN_R += ["W9/boot + .lm.fit", "W9b/boot + .lm.fit", "W10/boot + glm.fit", "W11/.lm.fit loop", "W12/bootMer", "W13/bootMer"]
+IN_R += ["W14a/hat identity", "W14b/cv.glm", "W14c/lmer loop", "W15/confint"]
 IN_R += ["W16/emmeans", "W16b/R by hand", "W17a/lmerTest", "W17b/lmerTest"]
 NEEDS = {"statsmodels": "statsmodels", "pyfixest": "pyfixest", "glum": "glum"}
 FILES = {
@@ -243,6 +287,16 @@ FILES = {
     "W8a1": "w08_cbpp",
     "W8b0": "w08_glmm",
     "W8b1": "w08_glmm",
+    "W9": "w09_lm",
+    "W9b": "w09_lm",
+    "W10": "w10_logit",
+    "W11": "w09_lm",
+    "W12": "w05_sleepstudy",
+    "W13": "w08_cbpp",
+    "W14a": "w14_lm",
+    "W14b": "w14_lm",
+    "W14c": "w05_sleepstudy",
+    "W15": "w05_sleepstudy",
     "W16": "w04_logit",
     "W16b": "w04_logit",
     "W17a": "w05_sleepstudy",
@@ -259,6 +313,16 @@ TITLES = {
     "W8a1": "cbpp, Laplace",
     "W8b0": "logistic, 10⁴ rows, 500 groups, joint modes (nagq 0)",
     "W8b1": "logistic, 10⁴ rows, 500 groups, Laplace",
+    "W9": "bootstrap of a linear model, 10,000 × (1000 × 6), percentile",
+    "W9b": "the same with BCa limits (R: percentile)",
+    "W10": "bootstrap of a logistic model, 1000 × (2000 × 6)",
+    "W11": "Freedman–Lane tests of all terms, 10,000 × (1000 × 6); R permutes y once for all",
+    "W12": "parametric bootstrap, sleepstudy, 1000",
+    "W13": "parametric bootstrap, cbpp, 200",
+    "W14a": "leave one out, linear model 2000 × 6",
+    "W14b": "ten folds, the same",
+    "W14c": "leave one subject out, sleepstudy",
+    "W15": "profile limits with curves, sleepstudy, all parameters",
     "W16": "marginal means of a logistic fit, 10⁵ × 20",
     "W16b": "average slopes of 17 variables and their errors, the same fit",
     "W17a": "Satterthwaite df, sleepstudy",
@@ -277,12 +341,22 @@ GOALS: dict[str, list[tuple[str, str, float]]] = {
     "W8a1": [("W8a1/bossa", "W8a1/lme4", 0.05)],
     "W8b0": [("W8b0/bossa", "W8b0/lme4", 0.2)],
     "W8b1": [("W8b1/bossa", "W8b1/lme4", 0.04)],
+    "W9": [("W9/bossa", "W9/boot + .lm.fit", 0.06)],
+    "W9b": [("W9b/bossa", "W9b/boot + .lm.fit", 0.08)],
+    "W10": [("W10/bossa", "W10/boot + glm.fit", 0.04)],
+    "W11": [("W11/bossa", "W11/.lm.fit loop", 0.5)],
+    "W12": [("W12/bossa", "W12/bootMer", 0.01)],
+    "W13": [("W13/bossa", "W13/bootMer", 0.005)],
+    "W14a": [("W14a/bossa", "W14a/hat identity", 1.0)],
+    "W14b": [("W14b/bossa", "W14b/cv.glm", 0.1)],
+    "W14c": [("W14c/bossa", "W14c/lmer loop", 0.02)],
+    "W15": [("W15/bossa", "W15/confint", 0.1)],
     "W16": [("W16/bossa", "W16/emmeans", 0.1)],
     "W16b": [("W16b/bossa", "W16b/R by hand", 0.1), ("W16b/bossa", "W16b/statsmodels", 0.01)],
     "W17a": [("W17a/bossa", "W17a/lmerTest", 0.05)],
     "W17b": [("W17b/bossa", "W17b/lmerTest", 0.02)],
 }
-MEMORY = {"W3/bossa": 100.0, "W4/bossa": 60.0, "W6/bossa": 100.0, "W16b/bossa": 20.0}
+MEMORY = {"W9/bossa": 60.0, "W3/bossa": 100.0, "W4/bossa": 60.0, "W6/bossa": 100.0, "W16b/bossa": 20.0}
 
 
 def available(workload: str, with_r: bool) -> list[str]:

@@ -122,10 +122,14 @@ def glm_many(
         eta = coef[active] @ X.T
         if offset is not None:
             eta += offset
-        mu, slope = link.inverse(eta), link.slope(eta)
+        mu, w = link.inverse(eta), W[active]
         with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
-            working = W[active] * slope**2 / family.variance(mu)
-            score = W[active] * slope * ((Y if Y.ndim == 1 else Y[active]) - mu) / family.variance(mu)
+            if family.natural == link.name:
+                working, score = w * family.variance(mu), w * ((Y if Y.ndim == 1 else Y[active]) - mu)
+            else:
+                score = w * link.slope(eta) / family.variance(mu)
+                working = score * link.slope(eta)
+                score *= (Y if Y.ndim == 1 else Y[active]) - mu
         wild = ~(np.isfinite(working).all(axis=1) & np.isfinite(score).all(axis=1))
         working[wild], score[wild] = 1.0, 0.0
         G, _, _ = grams(X, working)
