@@ -202,7 +202,10 @@ def refined(coef: Floats, R: Floats, X: Floats, y: Floats, weights: Floats | Non
 
 
 def _corrected(coef: Floats, R: Floats, X: Floats, y: Floats, weights: Floats | None) -> tuple[Floats, Floats]:
-    """One correction in one pass over X; the residuals follow it unless it moves them by less than their rounding, |x_iδ| ≤ ‖Rδ‖ √h_i."""
+    """One correction in one pass over X; the residuals follow it unless it moves them by less than their rounding:
+
+    ‖Xδ‖ = ‖Rδ‖ ≤ p eps ‖y‖
+    """
     residual, gradient = np.empty(len(y)), np.zeros(X.shape[1])
     for rows in row_blocks(*X.shape):
         block = X[rows]
@@ -210,8 +213,9 @@ def _corrected(coef: Floats, R: Floats, X: Floats, y: Floats, weights: Floats | 
         gradient += block.T @ (left if weights is None else weights[rows] * left)
     change = solve_factored(R, gradient)
     moved = R @ change
-    if weights is not None or moved @ moved > np.finfo(float).eps ** 2 * (y @ y):
-        residual -= X @ change
+    if weights is not None or moved @ moved > (len(coef) * np.finfo(float).eps) ** 2 * (y @ y):
+        for rows in row_blocks(*X.shape):
+            residual[rows] -= X[rows] @ change
     return coef + change, residual
 
 
