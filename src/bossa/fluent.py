@@ -435,10 +435,13 @@ class Model:
         self._fitted("trajectory()")
         return stream_of(self.inference if self.focus is None else self.focus_inference, "trajectory").trajectory(smoothed=smoothed)
 
-    def monitor(self, **options: Any) -> pl.DataFrame:
+    def monitor(
+        self, *, z_limit: float = 3.0, k: float = 0.5, h: float = 5.0, null: float = 0.0, mixture_sd: float | None = None
+    ) -> pl.DataFrame:
         """After .infer(how="assim"): does the stream still agree with the model? Options as `bossa.assimilate.monitor`."""
         self._fitted("monitor()")
-        return stream_of(self.inference if self.focus is None else self.focus_inference, "stream to monitor").monitor(**options)
+        stream = stream_of(self.inference if self.focus is None else self.focus_inference, "stream to monitor")
+        return stream.monitor(z_limit=z_limit, k=k, h=h, null=null, mixture_sd=mixture_sd)
 
     # ---------------------------------------------------------------- reading
     def tidy(self) -> pl.DataFrame:
