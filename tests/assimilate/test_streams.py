@@ -14,6 +14,7 @@ from scipy import stats
 
 from bossa import load_dataset, model
 from bossa.assimilate import batches, causal_kalman, discount, estimates, nig, resume, student_t
+from bossa.assimilate.engine import Scale, evidence_of
 from bossa.errors import BossaError, DataError, DataWarning, NotYet, OptionError, UnknownOption
 from bossa.kernels.kalman import filter_scalars
 from bossa.state.distributions import normal
@@ -276,6 +277,15 @@ def test_between_batch_variance_is_random_effects_meta_analysis():
     assert estimates(B_Y, B_SE, between=0.3, prior=normal(0.5, 2)).log_evidence == pytest.approx(direct, abs=1e-11)
 
 
+def test_the_evidence_alone_is_that_of_the_whole_path():
+    """What "ml" searches over, with a flat prior and batches that know one level each."""
+    rng = np.random.default_rng(5)
+    data = pl.DataFrame({"g": np.repeat(["a", "b", "c"], 9), "week": np.repeat([0, 1, 2], 9), "y": rng.normal(size=27)})
+    for r in (batches("y ~ 0 + g", data, by="week", drift=0.1, sigma=1.0), batches("y ~ x + g", weeks(), by="week", drift="ml")):
+        s, scale = r.solution, Scale(known=1.0) if r.state.options.sigma == 1.0 else Scale()
+        assert evidence_of(s.sites, s.start, s.motion, scale, s.dt) == pytest.approx(r.log_evidence, abs=1e-9)
+
+
 # ---------------------------------------------------------------- pauses and repeats
 @pytest.mark.parametrize("drift", [0, 0.02, "ml", "bayes", discount(0.9)], ids=str)
 def test_a_stream_taken_up_again_is_bit_identical(drift):
@@ -290,6 +300,17 @@ def test_a_stream_taken_up_again_is_bit_identical(drift):
     assert part.log_evidence == whole.log_evidence
     assert part.diagnostics["chain"] == whole.diagnostics["chain"]
     assert resume(whole.to_json()).to_json() == whole.to_json()
+
+
+def test_a_stored_stream_that_was_changed_is_refused():
+    text = batches("y ~ x + g", weeks(), by="week").to_json()
+    assert resume(text).log_evidence
+    for changed in (text.replace('"n": 1', '"n": 2', 1), text.replace('"week"', '"weak"', 1)):
+        assert changed != text
+        with pytest.raises(DataError, match="changed since"):
+            resume(changed)
+    with pytest.raises(DataError, match="cannot be read"):
+        resume("not json")
 
 
 def test_memory_does_not_grow_with_the_rows():

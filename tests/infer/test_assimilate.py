@@ -12,6 +12,7 @@ from bossa import load_dataset, model
 from bossa.assimilate import batches, resume
 from bossa.errors import DataError, NotFitted, NotYet, OptionError, Refused, UnknownOption
 from bossa.state.distributions import normal
+from bossa.state.provenance import verify_chain
 
 
 @pytest.fixture(scope="module")
@@ -96,6 +97,15 @@ def test_provenance_knows_each_batch(data, fitted):
     assert origin.obs_ops_used == tuple(str(w) for w in range(8))
     assert origin.verify(data.filter(pl.col("week") == 3), batch="3")
     assert not origin.verify(data.filter(pl.col("week") == 3).with_columns(y=pl.col("y") + 1e-12), batch="3")
+
+
+def test_states_chain_by_their_hashes(data, fitted):
+    early = model("y ~ x + g", data.filter(pl.col("week") < 6)).fit().infer(how="assim", by="week")
+    later = early.assimilate(data.filter(pl.col("week") == 6))
+    latest = later.assimilate(data.filter(pl.col("week") == 7))
+    assert verify_chain([early.posterior, later.posterior, latest.posterior])
+    with pytest.raises(DataError, match="does not build on"):
+        verify_chain([latest.posterior, later.posterior])
 
 
 def test_assimilated_models_pickle(fitted, data):

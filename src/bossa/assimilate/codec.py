@@ -19,6 +19,7 @@ import polars as pl
 from ..errors import DataError, Refused
 from ..kernels.family import SHAPED, Family, resolve_family
 from ..kernels.link import LINKS, Link
+from ..state.provenance import digest
 
 DTYPES: dict[str, Any] = {
     str(t): t for t in (pl.Float64, pl.Float32, pl.Int64, pl.Int32, pl.Int16, pl.Int8, pl.UInt8, pl.UInt16, pl.UInt32, pl.UInt64)
@@ -27,17 +28,23 @@ DTYPES |= {str(t): t for t in (pl.Boolean, pl.String, pl.Date)}
 
 
 def to_json(value: Any) -> str:
-    """JSON text of a container; keys sorted, so equal states give equal text."""
-    return json.dumps(_plain(value), sort_keys=True, allow_nan=False)
+    """JSON text of a container, sealed by a checksum; keys sorted, so equal states give equal text."""
+    document = _plain(value)
+    return json.dumps(document | {"checksum": digest(document)}, sort_keys=True, allow_nan=False)
 
 
 def from_json(text: str) -> Any:
     """The container that `to_json` wrote.
 
-    raises  DataError for text that is not such JSON
+    raises  DataError for text that is not such JSON, or was changed since
     """
     try:
-        return _object(json.loads(text))
+        document = json.loads(text)
+        seal = document.pop("checksum")
+        if digest(document) != seal:
+            what = "the text was changed since it was stored."
+            raise DataError(what, where="from_json()", do="Get the original: its numbers cannot be trusted.")
+        return _object(document)
     except (json.JSONDecodeError, TypeError, KeyError, AttributeError, ModuleNotFoundError) as error:
         what = f"the text cannot be read ({type(error).__name__})."
         raise DataError(what, where="from_json()", do="Give the text that to_json() wrote, unchanged.") from None

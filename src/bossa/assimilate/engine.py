@@ -120,11 +120,20 @@ def gaps(sites: Sequence[Any], unit: float = 1.0) -> Floats:
     return np.diff(times, prepend=times[0] - unit) if len(times) else times
 
 
-def run(sources: Sequence[Source], start: Start, motion: Motion, scale: Scale, dt: Floats, smooth: bool = True) -> tuple[Path, list[Site]]:
+def run(
+    sources: Sequence[Source],
+    start: Start,
+    motion: Motion,
+    scale: Scale,
+    dt: Floats,
+    smooth: bool = True,
+    alone: Sequence[Known] | None = None,
+) -> tuple[Path, list[Site]]:
     """Filter the sites in the order given, then smooth.
 
     sources  sites, or functions of the forecast (U, d) that make one
     dt       (T,)  time before each
+    alone    what each site says on its own, where that is already known
     returns  the path and the sites used
     """
     T, k = len(sources), start.k
@@ -145,11 +154,11 @@ def run(sources: Sequence[Source], start: Start, motion: Motion, scale: Scale, d
             weights.fade(backward(state.U.T @ state.U, motion, float(dt[t])))
         U, d, rho2 = look(forecast.U, forecast.d, site.J, site.z) if len(site.z) else (forecast.U, forecast.d, 0.0)
         state = known(U, d) if len(site.z) else forecast
-        alone = site.estimate
+        own = site.estimate if alone is None else alone[t]
         seen[t] = site.n > 0
         out["mean"][t], big["V"][t], out["mean_f"][t], big["V_f"][t] = state.mean, state.V, forecast.mean, forecast.V
-        out["own"][t], big["own_V"][t] = alone.mean, alone.V
-        per["nis"][t], per["nis_df"][t] = rho2 + state.rest, alone.rank + forecast.rank - state.rank
+        out["own"][t], big["own_V"][t] = own.mean, own.V
+        per["nis"][t], per["nis_df"][t] = rho2 + state.rest, own.rank + forecast.rank - state.rank
         tally.add(site, rho2 + state.rest)
         per["evidence"][t] = tally.evidence(state)
         per["s2"][t], per["df"][t] = tally.variance()
@@ -171,6 +180,22 @@ def run(sources: Sequence[Source], start: Start, motion: Motion, scale: Scale, d
         prior_weight=None if weights is None else np.array(weights.prior).reshape(T, k),
     )
     return path, sites
+
+
+def evidence_of(sites: Sequence[Site], start: Start, motion: Motion, scale: Scale, dt: Floats) -> float:
+    """The log-evidence of all sites alone, for a search over random walks; nan while a coefficient is undetermined."""
+    tally, U, d = Tally(start, scale), start.U, start.d
+    for site, gap in zip(sites, dt):
+        if motion.root is not None and gap and not motion.still:
+            U, d, step = walk(U, d, motion.root * math.sqrt(gap))
+            tally.steps += step.logdet
+        rho2 = 0.0
+        if len(site.z):
+            U, d, rho2 = look(U, d, site.J, site.z)
+        tally.add(site, rho2)
+    state = known(U, d)
+    tally.quad += state.rest
+    return tally.evidence(state)
 
 
 def moved(state: Known, motion: Motion, dt: float, tally: Tally) -> tuple[Known, Step | None]:

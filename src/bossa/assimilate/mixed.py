@@ -41,7 +41,9 @@ class Varying:
 
 def varying_of(random: REStructure, theta: Floats, fixed: int, where: str) -> Varying:
     """The random effects of a fitted linear mixed model.   theta (t,) its relative variance parameters"""
-    T, names, at = [], [], 0
+    T: list[Any] = []
+    names: list[str] = []
+    at = 0
     for term in random.terms:
         k = len(term.names)
         free = np.asarray(term.mask)

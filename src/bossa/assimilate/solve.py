@@ -22,7 +22,7 @@ from ..state.fields import array
 from ..state.posterior import Posterior
 from ..types import Floats
 from .drift import NODES, SCALAR_NODES, Discount, mixed_evidence, mixed_moments, most_likely, nodes, posterior_weights, root_of
-from .engine import Motion, Path, Scale, Start, gaps, run
+from .engine import Motion, Path, Scale, Start, evidence_of, gaps, run
 from .sites import Rows, Site, laplace_site, rescaled, robust_site, site_at
 
 
@@ -81,7 +81,7 @@ class AssimState:
     sites    in order of arrival;  rows: of each site, where they are kept
     varying  of a mixed model: its random effects, which are part of the state (names are then of both)
     encoder, kept   how new rows become X;  by, time: columns of the batch's id and time;  response in the encoder's spec
-    chain    hash of all that has been told, each batch's on the last
+    chain    hash of all that has been told, each batch's on the last;  parent_hash: of the posterior before the last batches
     """
 
     kind: str
@@ -95,6 +95,7 @@ class AssimState:
     by: str | None = None
     time: str | None = None
     chain: str = ""
+    parent_hash: str | None = None
     schema: str = "bossa.assimilate/1"
 
 
@@ -306,8 +307,7 @@ def _unknown_drift(
         def evidence(q: float) -> float:
             if one_number(start, scale):
                 return float(scalar_nodes(sites, start, v[0] * np.array([q]), dt)["evidence"][0, -1])
-            total = run(sites, start, base.scaled(q), scale, dt, smooth=False)[0].evidence
-            return float(total[-1])
+            return evidence_of(sites, start, base.scaled(q), scale, dt)
 
         if math.isnan(evidence(1.0)):
             raise Refused(
@@ -354,7 +354,8 @@ def mixture(
     """The path averaged over q, and the weights (nodes, T) of the nodes after each batch."""
     if one_number(start, scale):
         return _scalar_mixture(sites, start, v, q, prior, dt)
-    paths = [run(sites, start, base.scaled(value), scale, dt)[0] for value in q]
+    alone = [s.estimate for s in sites]
+    paths = [run(sites, start, base.scaled(value), scale, dt, alone=alone)[0] for value in q]
     evidence = np.array([p.evidence for p in paths])
     after = posterior_weights(prior, evidence)
     before = np.column_stack((prior, after[:, :-1]))

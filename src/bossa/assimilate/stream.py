@@ -167,7 +167,10 @@ def begin(
     )
     kind = "lm" if plain else "glm"
     kept = np.asarray(kept)
-    return AssimState(kind=kind, names=names, options=options, encoder=encoder, kept=kept, by=by, time=time, varying=varying)
+    parent = prior.hash if isinstance(prior, Posterior) else None
+    return AssimState(
+        parent_hash=parent, kind=kind, names=names, options=options, encoder=encoder, kept=kept, by=by, time=time, varying=varying
+    )
 
 
 def estimates(
@@ -425,6 +428,8 @@ def extend(result: AssimilationResult, batch: Any, id: Any = None, time: Any = N
         raise Refused(
             f"a result of {result.method!r} keeps no state.", where="update()", do="Use bossa.assimilate.estimates() or batches()."
         )
+    if result.posterior is not None:
+        state = evolve(state, parent_hash=result.posterior.hash)
     if state.kind == "estimates":
         return told(_estimate_added(state, batch, id, time), result.target, extend)
     frame = as_frame(batch)

@@ -223,7 +223,7 @@ def _provenance(state: AssimState, solution: Solution) -> Provenance:
         data_hash={str(s.batch): s.hash for s in solution.sites},
         data_columns=read,
         adapter="assim",
-        parent_hash=state.chain or None,
+        parent_hash=state.parent_hash,
     )
 
 

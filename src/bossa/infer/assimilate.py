@@ -62,8 +62,10 @@ def assimilate(problem: Problem, fit: FitState, target: Target, options: Assim) 
         raise Refused("predictions are not followed over batches.", where=where, do="Ask .infer(how='assim').posterior.predict(new_rows).")
     if problem.data is None:
         raise Refused("the model has no data with it.", where=where, do="Fit it to data first.")
-    random = problem.design.random
-    mixed = random is not None and problem.family.name == "gaussian" and problem.link.name == "identity"
+    random, theta = problem.design.random, fit.theta
+    varying = None
+    if random is not None and theta is not None and problem.family.name == "gaussian" and problem.link.name == "identity":
+        varying = varying_of(random, np.asarray(theta), len(fit.coef), where)
     state = begin(
         problem.encoder,
         problem.design.kept,
@@ -78,7 +80,7 @@ def assimilate(problem: Problem, fit: FitState, target: Target, options: Assim) 
         keep_rows=options.keep_rows,
         alpha=1 - options.conf_level,
         where=where,
-        varying=varying_of(random, fit.theta, len(fit.coef), where) if mixed else None,
+        varying=varying,
     )
     result = followed(taken(state, problem.data), target if target.steps else None)
     return inference(problem, target, result)
