@@ -183,6 +183,8 @@ def jackknife(problem: Problem, fit: FitState, target: Target, options: Boot, gr
     else:
         with progress_bar(options.progress, units, "jackknife") as tick:
             draws = refit(problem, fit, chosen, n_jobs=options.n_jobs, tick=tick)
+        if len(draws.code) < units:  # some of the units are no jackknife
+            raise KeyboardInterrupt
     usable_coef(draws, "jackknife refits")
     asked = question(target, fit.coef, options)
     values = asked.of(np.where((draws.code == 0)[:, None], draws.coef, np.nan))

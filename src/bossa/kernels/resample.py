@@ -155,7 +155,7 @@ def bca_p(observed: Floats, draws: Floats, acceleration: Floats, null: Floats, s
         sign = 1 if not shares else -1
         t = sign * special.ndtri(inside) - z0
         z = t / (1 + acceleration * t) - z0
-        shares.append(special.ndtr(sign * z))
+        shares.append(np.where(count == 0, 1 / (B + 1), special.ndtr(sign * z)))  # beyond all draws: as little as B draws can tell
     return np.maximum(tail_p(shares[0], shares[1], side), 1 / (B + 1))
 
 
