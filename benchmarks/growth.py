@@ -1,17 +1,12 @@
 """How does the cost of a fit grow? Time against rows, groups and crossing, one thread, on log–log axes with the slope of each line.
 
-    python benchmarks/growth.py [--rounds 3] [--out benchmarks]      → growth.png, growth.json
+    OPENBLAS_NUM_THREADS=1 POLARS_MAX_THREADS=1 python benchmarks/growth.py [--rounds 3] [--out benchmarks]      → growth.png, growth.json
 
-Every family of points doubles one size and holds the others; points are timed in turn and the median is taken. The slope is of a least-squares
-line through the largest three points: 1 means that twice the size takes twice the time.
+Every family of points doubles one size and holds the others; points are timed in turn and the median is taken. The slope is that of a
+least-squares line through the largest three points: 1 means that twice the size takes twice the time.
 """
 
 from __future__ import annotations
-
-import os
-
-for threads in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "POLARS_MAX_THREADS"):
-    os.environ.setdefault(threads, "1")
 
 import argparse
 import json

@@ -55,14 +55,15 @@ def encode(spec: Spec, frame: pl.DataFrame) -> tuple[Encoder, Design, pl.DataFra
     weights = _weights(spec, columns, ok, trials)
     kept = _kept(ok, weights, notes)
     values = {e: taken_value(v, kept) for e, v in values.items()}
-    _check_finite(values)
+    variables = _variables(spec, columns, values, used, kept)
+    _check_finite(values, variables)
 
     pieces = plan(spec.fixed, values, spec.contrasts)
     terms, names = _terms(spec.fixed, pieces, columns.names)
     varying = varying_terms(spec.bars, values, groups)
     encoder = Encoder(
         spec=spec,
-        variables=_variables(spec, columns, values, used, kept),
+        variables=variables,
         terms=terms,
         columns=names,
         learnt=columns.learnt,
@@ -242,9 +243,12 @@ def _occurring(value: Codes, ok: Bools) -> Ints:
     return np.flatnonzero(seen[:G])
 
 
-def _check_finite(values: Mapping[Expr, Value]) -> None:
+def _check_finite(values: Mapping[Expr, Value], variables: Mapping[str, Variable]) -> None:
+    """No ±inf in any number; a column whose least and largest value are finite needs no second look."""
     for expr, value in values.items():
-        if isinstance(value, Numbers):
+        column = variables.get(expr.id) if isinstance(expr, Name) else None
+        ends = None if column is None else (column.minimum, column.maximum)
+        if isinstance(value, Numbers) and (ends is None or None in ends or not np.isfinite(np.array(ends, dtype=float)).all()):
             _finite(value.values, str(expr))
 
 
