@@ -83,7 +83,8 @@ def _from_foreign(data: Any) -> pl.DataFrame:
         raise DataError(f"the column {twice!r} is there twice.", where="data", do="Rename one of them.") from None
     labels = [str(name) for name in names]
     if len(set(labels)) < len(labels):
-        raise DataError(f"the column {next(n for n in labels if labels.count(n) > 1)!r} is there twice.", where="data", do="Rename one of them.")
+        twice = next(n for n in labels if labels.count(n) > 1)
+        raise DataError(f"the column {twice!r} is there twice.", where="data", do="Rename one of them.")
     return pl.DataFrame([_series(label, frame.get_column(name)) for label, name in zip(labels, names)])
 
 

@@ -43,7 +43,8 @@ def make_spec(
     """What `model()` was told about the columns, checked as far as that goes without data. See `bossa.model`."""
     if not isinstance(formula, str):
         given = repr(formula) if formula is None or isinstance(formula, (bool, int, float)) else one(formula)
-        raise OptionError(f"formula={given} is not a string.", where="model()", do="Write it as text, and before the data: model('y ~ x', data).")
+        do = "Write it as text, and before the data: model('y ~ x', data)."
+        raise OptionError(f"formula={given} is not a string.", where="model()", do=do)
     for name, value in (("weights", weights), ("freq_weights", freq_weights), ("offset", offset)):
         if value is not None and not isinstance(value, str):
             raise OptionError(
