@@ -15,7 +15,7 @@ from scipy import stats
 from bossa import load_dataset, model
 from bossa.assimilate import batches, causal_kalman, discount, estimates, nig, resume, student_t
 from bossa.assimilate.engine import Scale, evidence_of
-from bossa.errors import BossaError, DataError, DataWarning, NotYet, OptionError, UnknownOption
+from bossa.errors import BossaError, DataError, DataWarning, FitFailed, NotYet, OptionError, UnknownOption
 from bossa.kernels.kalman import filter_scalars
 from bossa.state.distributions import normal
 
@@ -394,6 +394,18 @@ def test_logistic_batches_without_a_prior_sweep_to_the_fit():
     r = batches("y ~ x", data, by="week", family="binomial", sweeps=6)
     np.testing.assert_allclose(r.final_mean, m["estimate"], rtol=1e-10)
     np.testing.assert_allclose(r.posterior_sd[-1], m["se"], rtol=1e-6)
+
+
+def test_a_separated_batch_needs_a_prior():
+    data = pl.DataFrame({"y": [0, 0, 1, 1, 0, 1, 0, 1], "x": [-2.0, -1.0, 1.0, 2.0, 0.3, 0.1, -0.2, 0.5], "week": [0] * 4 + [1] * 4})
+    with pytest.raises(FitFailed, match="prior=normal"):
+        batches("y ~ x", data, by="week", family="binomial")
+    with pytest.raises(FitFailed, match="batch 0"):
+        batches("y ~ x", data.with_columns(y=1), by="week", family="binomial")
+    beta, V, _ = full_map(data, 2.5)
+    r = batches("y ~ x", data, by="week", family="binomial", prior=normal(0, 2.5), sweeps=8)
+    np.testing.assert_allclose(r.final_mean, beta, rtol=1e-8)
+    np.testing.assert_allclose(r.covariance[-1], V, rtol=1e-6)
 
 
 def test_poisson_counts_and_a_pause_between_batches():

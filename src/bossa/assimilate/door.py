@@ -46,7 +46,7 @@ def causal_kalman(
     raises                      DataError naming the first batch that cannot be used
 
     >>> from bossa.assimilate import causal_kalman
-    >>> causal_kalman([0.45, 0.55], [0.10, 0.12], prior_var=float("inf")).final_mean.round(6)
+    >>> round(causal_kalman([0.45, 0.55], [0.10, 0.12], prior_var=float("inf")).final_mean, 6)
     0.490984
     """
     where = "causal_kalman()"
@@ -300,8 +300,8 @@ def scalar_result(path: ScalarPath, y: Floats, v: Floats, alpha: float, prior: t
         smoothed_mean=smoothed,
         smoothed_sd=np.sqrt(smoothed_var),
         smoothed_ci=limits(smoothed, np.sqrt(smoothed_var), alpha),
-        final_mean=last_mean,
-        final_sd=last_sd,
+        final_mean=float(last_mean),
+        final_sd=float(last_sd),
         final_ci=limits(last_mean, last_sd, alpha),
         log_evidence=float(evidence[-1]) if T else 0.0,
         method="kalman",
@@ -350,8 +350,8 @@ def _cloud_result(path: CloudPath, y: Floats, se: Floats, cloud: Cloud, chosen: 
         nis_df=np.ones(T),
         p_nis=f_tail(nis, 1.0, np.inf),
         log_evidences=evidence,
-        final_mean=np.float64(last[0]),
-        final_sd=np.float64(last[1]),
+        final_mean=float(last[0]),
+        final_sd=float(last[1]),
         final_ci=last_ci,
         log_evidence=float(evidence[-1]) if T else 0.0,
         method="particle",

@@ -188,28 +188,30 @@ def laplace_site(rows: Rows, family: Any, link: Any, U: Floats, d: Floats, start
         gap = U @ b - d
         return loglik_of(rows, family, link, b) - 0.5 * float(gap @ gap)
 
-    value = objective(beta)
+    value, settled = objective(beta), False
     for _ in range(100):
         J, score = _scored(rows, family, link, beta)
         R = upper(np.vstack((U, J)))[:k]
         gap = U.T @ (d - U @ beta) + score
+        if not (np.isfinite(R).all() and np.isfinite(gap).all()):
+            break
         step = np.linalg.lstsq(R, np.linalg.lstsq(R.T, gap, rcond=1e-12)[0], rcond=1e-12)[0]
-        size, better = 1.0, -math.inf
-        while size > 1e-6:
-            better = objective(beta + size * step)
-            if better >= value - 1e-12 * abs(value):
-                break
+        settled = bool(np.abs(step).max(initial=0.0) < 1e-6 * (1 + np.abs(beta).max(initial=0.0)))
+        if settled and abs(float(gap @ step)) < 1e-20 * (1 + abs(value)):
+            break
+        size, better = 1.0, objective(beta + step)
+        while better < value - 1e-12 * abs(value) and size > 1e-6:
             size /= 2
-        else:
+            better = objective(beta + size * step)
+        if better < value - 1e-12 * abs(value):
             break
-        beta, gain, value = beta + size * step, better - value, better
-        if abs(float(gap @ step)) < 1e-20 * (1 + abs(value)) or (abs(gain) < 1e-13 * (1 + abs(value)) and size == 1.0):
+        gain, beta, value = abs(better - value), beta + size * step, better
+        if settled and gain < 1e-13 * (1 + abs(value)):
             break
-    J, score = _scored(rows, family, link, beta)
-    if not np.isfinite(beta).all() or np.abs(beta).max() > 1e8 or not math.isfinite(value):
-        what = "the batch alone does not determine the coefficients (an outcome is separated, say)."
+    if not settled or not math.isfinite(value):
+        what = "the batch and what came before do not determine the coefficients (an outcome is separated, say)."
         raise FitFailed(what, where=f"batch {rows.batch!r}", do="Give a proper prior: prior=normal(0, 2.5), or use larger batches.")
-    return _at(rows, family, link, beta, J, score)
+    return _at(rows, family, link, beta, *_scored(rows, family, link, beta))
 
 
 def site_at(rows: Rows, family: Any, link: Any, beta: Floats) -> Site:

@@ -200,7 +200,7 @@ def estimates(
     others   as in `batches`
 
     >>> from bossa.assimilate import estimates
-    >>> estimates([0.45, 0.55], [0.10, 0.12]).final_mean.round(6)
+    >>> round(estimates([0.45, 0.55], [0.10, 0.12]).final_mean, 6)
     0.490984
     """
     where = "bossa.assimilate.estimates()"
