@@ -41,6 +41,7 @@ _HOME = {
 
 __all__ = [
     "Model",
+    "compare",
     "engine",
     "factor",
     "groups",
@@ -57,6 +58,8 @@ __all__ = [
 
 
 def __getattr__(name: str):
+    if name in ("assimilate", "datasets"):  # modules of the public surface: bossa.assimilate.batches(…), bossa.datasets.about(…)
+        return import_module(f".{name}", __name__)
     if name not in _HOME:
         raise AttributeError(f"module 'bossa' has no attribute {name!r}")
     return getattr(import_module(f".{_HOME[name]}", __name__), name)

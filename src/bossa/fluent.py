@@ -487,7 +487,7 @@ class Model:
 
     # ---------------------------------------------------------------- pictures
     def plot(self, kind: str | None = None):
-        """The picture of what was done last, or of `kind`: "params", "resid" … Each is a `Plot`: `.figure`, `.axes`, `.frame`, `.save(path)`."""
+        """The picture of what was done last, or of `kind`: "params", "resid" … A `Plot` has `.figure`, `.axes`, `.frame`, `.save(path)`."""
         kind = plot.kind_of(self) if kind is None else kind
         plot.drawing(kind)
         return getattr(self, f"plot_{kind}")()

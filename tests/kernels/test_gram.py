@@ -30,7 +30,7 @@ def test_weighted_least_squares_of_a_block_equals_each_on_its_own(data):
 
 
 def test_many_responses_equal_each_on_its_own(data):
-    X, y, W = data
+    X, _, W = data
     rng = np.random.default_rng(1)
     Y, w = rng.normal(size=(5, 60)), W[0] + 0.5
     coef, rss = ols_responses(X, np.linalg.cholesky(X.T * w @ X).T, w, Y)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -136,7 +138,7 @@ def test_methods_are_ordered_as_theory_says(t, df):
     tests = compared(t, df, correlation=equicorrelated(len(t)))
     chains = [["none", "dunnett", "sidak", "bonferroni"], ["hommel", "hochberg", "holm", "bonferroni"], ["dunnett", "scheffe"]]
     p = {name: m.adjust(tests, name, 0.95).p_value for name in {n for chain in chains for n in chain}}
-    for less, more in [pair for chain in chains for pair in zip(chain, chain[1:])]:
+    for less, more in [pair for chain in chains for pair in pairwise(chain)]:
         assert (p[less] <= p[more] * (1 + 1e-9) + 1e-12).all(), (less, more)
     back = m.adjust(compared(t[::-1], df, correlation=equicorrelated(len(t))), "hommel", 0.95).p_value[::-1]
     np.testing.assert_array_equal(back, p["hommel"])

@@ -104,7 +104,7 @@ def asymptotic(problem: Problem, fit: FitState, target: Target, options: Asymp) 
         state = _carried(_adjusted(state, target, (estimate, spread, side), options.adjust, chosen.root, J), target, estimate)
     if simulates:
         limits, seed = prediction.simulated(problem, fit, target, chosen.root, options)
-        drawn = f"interval: for a new response of weight 1, from {prediction.DRAWS:,} simulated ones with the parameters drawn too, seed {seed}"
+        drawn = f"interval: for a new response of weight 1, from {prediction.DRAWS:,} simulated, parameters drawn too, seed {seed}"
         state = evolve(state, interval=limits, notes=(*state.notes, drawn))
     return state
 
@@ -197,7 +197,8 @@ def _within_margin(state: InferenceState, tested: tuple, options: Asymp) -> Infe
     Source: Schuirmann (1987); Lenth's emmeans, test(delta =).
     """
     if not isinstance(options.adjust, str) or options.adjust.lower() not in ("auto", "none"):
-        raise NotYet("tests against a margin are not adjusted for their number.", where=f"infer(delta={options.delta!r})", do="Leave adjust= out.")
+        where = f"infer(delta={options.delta!r})"
+        raise NotYet("tests against a margin are not adjusted for their number.", where=where, do="Leave adjust= out.")
     estimate, null, se, side = tested
     assert state.df is not None
     distance, delta = estimate - null, options.delta

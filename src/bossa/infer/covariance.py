@@ -113,7 +113,8 @@ def covariance(problem: Problem, fit: FitState, errors: str, cluster: Any = None
     if not clustered and cluster is not None:
         raise OptionError(f"cluster={cluster!r} has no use here.", where=where, do="Use errors='cluster'.")
     if kind != "iid" and fit.prior is not None:
-        raise Refused("it judges estimates without a prior; these have a posterior.", where=where, do="Use errors='iid', or fit without prior=.")
+        do = "Use errors='iid', or fit without prior=."
+        raise Refused("it judges estimates without a prior; these have a posterior.", where=where, do=do)
     if kind != "iid" and problem.design.random is not None:
         raise Refused("it is for models without random effects.", where=where, do="Use errors='iid': the random effects model the groups.")
     if kind != "iid" and not fit.df_resid > 0:
