@@ -1,15 +1,18 @@
 """how="boot": R's boot within Monte Carlo error, laws over schemes, the jackknife, the product of questions and models, calibration."""
 
 import warnings
+from contextlib import contextmanager
 
 import numpy as np
 import polars as pl
 import pytest
 from attrs import evolve
 
+import bossa
 from bossa import load_dataset, model
 from bossa.errors import BossaWarning, OptionError, Refused
 from bossa.estimate import many, registry
+from bossa.infer import bootstrap
 from bossa.infer.bootstrap import left_out_coef
 from bossa.infer.clusters import cluster_codes
 from bossa.infer.plan import plan
@@ -296,6 +299,50 @@ def test_what_cannot_be_answered_is_refused():
     with pytest.raises(Refused, match="varying='exclude'"):
         mixed.predict().infer(how="boot", n_boot=10)
     assert mixed.predict(rows().head(2), varying="exclude").infer(how="boot", n_boot=10, seed=1).predictions["se"].min() > 0
+
+
+def test_an_interrupted_run_gives_what_is_done_and_says_so(monkeypatch):
+    """Ctrl-C while the second block is reported: 256 or 512 of 5000 replicates, and a note."""
+
+    @contextmanager
+    def interrupted(progress, total, what):
+        done = []
+
+        def tick(k):
+            done.append(k)
+            if len(done) == 2:
+                raise KeyboardInterrupt
+
+        yield tick
+
+    m = model("mpg ~ wt", load_dataset("mtcars")).fit()
+    monkeypatch.setattr(bootstrap, "progress_bar", interrupted)
+    part = m.infer(how="boot", n_boot=5000, seed=1)
+    state = part.inference.extra
+    assert state.partial
+    assert len(state.code) == 512
+    assert "partial: interrupted after 512 of 5000 replicates" in part.inference.notes
+    monkeypatch.undo()
+    whole = m.infer(how="boot", n_boot=5000, seed=1)
+    np.testing.assert_array_equal(state.values, whole.inference.extra.values[:512])
+
+
+def test_a_prior_is_not_lost_in_the_replicates():
+    """A strong prior on the slope keeps it near 0 in every replicate; without it the slope is −5.3."""
+    d = load_dataset("mtcars")
+    m = model("mpg ~ wt", d, prior={"wt": bossa.normal(0, 0.01)}).fit()
+    row = m.infer(how="boot", n_boot=60, seed=1).params.row(1, named=True)
+    assert -0.5 < row["ci_lower"] < row["ci_upper"] < 0.5
+    assert m.infer(how="boot", n_boot=60, seed=1).inference.options["ci_type"] == "percentile"
+    assert m.infer(how="cv", k=4, seed=1).diagnostics["cv_rmse"][0] > 5  # the spread of mpg is 6
+
+
+def test_what_is_no_distribution_is_not_drawn_from():
+    d = rows()
+    with pytest.raises(Refused, match="nor anything else"):
+        model("count ~ x", d, family="poisson", weights="w").fit().infer(how="boot", scheme="parametric")
+    with pytest.raises(Refused, match="under the null"):
+        model("count ~ x", d, family="quasipoisson").fit().infer(how="perm")
 
 
 @pytest.mark.slow

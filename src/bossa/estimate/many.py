@@ -98,7 +98,9 @@ def _one_by_one(problem: Problem, fit: FitState, replicates: Replicates) -> Draw
 def _problems(problem: Problem, fit: FitState, replicates: Replicates) -> Iterator[Problem]:
     """The problem of each replicate, as its own weighted or re-answered design; the search starts at the full fit."""
     design = problem.design
-    options = FitOptions(nagq=problem.options.nagq, optimizer=problem.options.optimizer, max_iter=problem.options.max_iter, start=fit)
+    given = problem.options
+    start = fit if "start" in registry.named(fit.estimator).takes and problem.prior is None else None
+    options = FitOptions(nagq=given.nagq, optimizer=given.optimizer, max_iter=given.max_iter, start=start)
     for i in range(replicates.size):
         if replicates.y is not None:
             replaced = evolve(design, y=replicates.y[i])

@@ -134,12 +134,12 @@ def _ci_type(options: Boot, scheme: str, problem: Problem, target: Target) -> st
                 what = f"{name}= has no use for scheme='jackknife', which leaves out each unit once."
                 raise OptionError(what, where=where, do="Leave it out.")
         return "t"
-    defined = scheme in ("case", "group") and problem.design.random is None
+    defined = scheme in ("case", "group") and problem.design.random is None and problem.prior is None
     if asked == "auto":
         return "bca" if defined else "percentile"
     if asked == "bca" and not defined:
         raise Refused(
-            f"ci_type='bca' is not defined for scheme={scheme!r} of this model: it needs independent rows or clusters to leave out.",
+            f"ci_type='bca' is not defined for scheme={scheme!r} of this model: it needs rows or clusters of known influence.",
             where=where,
             do="Use ci_type='percentile'.",
         )

@@ -35,7 +35,7 @@ class Curve:
 def profile_curve(
     zeta: Callable[[float], float], estimate: float, se: float, cut: float, steps: int, reach: float, within: tuple[float, float]
 ) -> Curve:
-    """The ends at |ζ| = cut, and `steps` points of the curve out to |ζ| = reach.
+    """The ends at |ζ| = cut, and `steps` points of the curve out to about |ζ| = reach.
 
     zeta    ψ → ζ; nan where it cannot be computed
     se      about the distance over which ζ changes by 1
@@ -52,17 +52,33 @@ def profile_curve(
     for name, sign, edge in (("lower", -1.0, within[0]), ("upper", 1.0, within[1])):
         ends[name] = _end(at, estimate, se, sign * cut, edge)
     if steps:
-        far = [_end(at, estimate, se, s * reach, e, rough=True) for s, e in ((-1.0, within[0]), (1.0, within[1]))]
-        low, high = (f if math.isfinite(f) else estimate + s * 3 * se for f, s in zip(far, (-1, 1)))
-        for psi in np.linspace(low, high, steps):
-            at(float(psi))
+        low, high = (_beyond(ends[name], estimate, sign * se, reach / cut) for name, sign in (("lower", -3.0), ("upper", 3.0)))
+        low, high = max(low, within[0]), min(high, within[1])
+        for psi in _gaps(sorted(known), low, high, steps):
+            at(psi)
     psi = np.array(sorted(known))
     values = np.array([known[p] for p in psi])
     keep = np.isfinite(values)
     return Curve(psi=psi[keep], zeta=values[keep], **ends)
 
 
-def _end(at: Callable[[float], float], estimate: float, se: float, target: float, edge: float, rough: bool = False) -> float:
+def _beyond(end: float, estimate: float, otherwise: float, factor: float) -> float:
+    """A little further from the estimate than the end, or `otherwise` away where there is no finite end."""
+    return estimate + (end - estimate) * factor if math.isfinite(end) else estimate + otherwise
+
+
+def _gaps(known: list[float], low: float, high: float, steps: int) -> list[float]:
+    """Values between `low` and `high` that bring the known ones there to `steps`, evenly spread: middles of the widest gaps."""
+    points = sorted({low, high, *(p for p in known if low < p < high)})
+    added: list[float] = []
+    while len(points) < steps:
+        i = max(range(len(points) - 1), key=lambda i: points[i + 1] - points[i])
+        added.append(0.5 * (points[i] + points[i + 1]))
+        points.insert(i + 1, added[-1])
+    return sorted(added)
+
+
+def _end(at: Callable[[float], float], estimate: float, se: float, target: float, edge: float) -> float:
     """ψ with ζ(ψ) = target; the edge where ζ does not get there, nan where it cannot be followed, ±inf where it levels off."""
     sign = math.copysign(1.0, target)
     inner, f_inner = estimate, -target
@@ -75,7 +91,7 @@ def _end(at: Callable[[float], float], estimate: float, se: float, target: float
         if math.isnan(f_outer):
             return _last_valid(at, inner, outer, target)
         if f_outer * sign >= 0:
-            return outer if f_outer == 0 else _root(at, (inner, f_inner), (outer, f_outer), target, (1e-2 if rough else CLOSE) * se)
+            return outer if f_outer == 0 else _root(at, (inner, f_inner), (outer, f_outer), target, CLOSE * se)
         if beyond:
             return edge
         if step > 50 * se and abs(f_outer - f_inner) < 1e-3 * abs(target):

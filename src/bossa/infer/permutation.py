@@ -232,6 +232,9 @@ def _check_scheme(problem: Problem, scheme: str, linear: bool, options: Perm) ->
     if options.within is not None and options.cluster is not None:
         raise OptionError("within= and cluster= exclude each other.", where=WHERE, do="Name what is exchangeable: rows inside, or wholes.")
     if scheme == "parametric":
+        if problem.family.sample is None:
+            what = f"family {problem.family.name!r} has no distribution to draw from under the null."
+            raise Refused(what, where=WHERE, do="Use how='boot', or how='asymp'.")
         if blocked:
             raise OptionError("draws from the null model have no blocks.", where=WHERE, do="Leave within= and cluster= out.")
         return

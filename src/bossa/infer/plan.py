@@ -323,6 +323,9 @@ def parametric(problem: Problem, fit: FitState, groups: np.ndarray | None) -> Dr
     design, family = problem.design, problem.family
     if family.sample is None:
         raise Refused(f"family {family.name!r} has no distribution to draw from.", where="infer()", do="Use scheme='case'.")
+    if design.weights is not None and family.name in ("poisson", "negbinomial"):
+        what = f"prior weights make a {family.name} response neither {family.name} nor anything else that could be drawn."
+        raise Refused(what, where="infer()", do="Use scheme='case', or freq_weights= where the weights are counts.")
     if groups is not None:
         raise Refused("scheme='parametric' draws as the model says: it has no clusters.", where="infer()", do="Leave cluster= out.")
     if design.random is None:

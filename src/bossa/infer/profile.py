@@ -48,7 +48,7 @@ class Profile:
 
     conf_level  0.95, 95 or "95%"
     n_steps     points of each curve that is kept
-    threshold   |ζ| out to which the curves go; None: a little beyond the interval
+    threshold   |ζ| out to about which the curves go; None: a little beyond the interval
     """
 
     conf_level: float = field(default=0.95, converter=conf_level)
