@@ -86,6 +86,8 @@ CASES = {
     "nested": (lambda: fit("y ~ pair"), "DataError", r"column 'pair' has type List.*Use a column of numbers"),
     "infinite predictor": (lambda: fit("y ~ inf"), "DataError", r"inf is infinite in 1 row\. Leave"),
     "infinite response": (lambda: fit("inf ~ x"), "DataError", r"the response is infinite in 1 row"),
+    "huge": (lambda: model("y ~ x", D.with_columns(x=pl.col("x") * 1e300)).fit(), "DataError", r"x has values as large as .*Measure it in other units"),
+    "huge response": (lambda: model("y ~ x", D.with_columns(y=pl.col("y") * 1e200)).fit(), "DataError", r"the response has values as large as"),
     "one level": (lambda: fit("y ~ one"), "DataError", r"the factor one has only the level 'u'.*two levels"),
     "one group": (lambda: fit("y ~ x + (1 | one)"), "DataError", r"only the level 'u'"),
     "unknown group": (lambda: fit("y ~ x + (1 | gg)"), "UnknownColumn", r"'gg' is not a column.*Did you mean 'g'\?"),

@@ -169,3 +169,9 @@ def test_update_keeps_the_method_of_a_mixed_model():
     assert m.update(". ~ . - Days").spec.method == "ml"
     assert m.update(". ~ . - (Days | Subject)").spec.method == "ols"
     assert m.update(". ~ . - (Days | Subject)").update(". ~ . + (1 | Subject)").spec.method == "reml"
+
+
+def test_one_new_row_can_be_written_plainly():
+    m = model("mpg ~ wt + factor(cyl)", MTCARS).fit()
+    plain = m.predict({"wt": 3, "cyl": 4}).predictions
+    assert plain.equals(m.predict({"wt": [3], "cyl": [4]}).predictions)

@@ -249,8 +249,10 @@ class Model:
     def predict(
         self, newdata: Any = None, *, type: str = "response", varying: str = "include", new_levels: str = "error", n_points: int = 50
     ) -> Model:
-        """Predicted values for the rows of `newdata` (None: the data), or for a query such as "wt ~ cyl@[4, 6]"."""
+        """Predicted values for the rows of `newdata` (None: the data; {"x": 1, "g": "a"}: one row), or of a query: "wt ~ cyl@[4, 6]"."""
         problem, fit = self._fitted("predictions")
+        if isinstance(newdata, dict) and newdata and all(isinstance(v, (str, int, float)) for v in newdata.values()):
+            newdata = {name: [value] for name, value in newdata.items()}  # one new row, written plainly
         rows = self.data if newdata is None else newdata if isinstance(newdata, str) else as_frame(newdata)
         state = predict.predict(problem, fit, rows, type=type, varying=varying, new_levels=new_levels, n_points=n_points)
         return self._then(focus=state)

@@ -243,18 +243,24 @@ def _occurring(value: Codes, ok: Bools) -> Ints:
     return np.flatnonzero(seen[:G])
 
 
+LARGEST = 1e150  # numbers beyond have no square in double precision
+
+
 def _check_finite(values: Mapping[Expr, Value], variables: Mapping[str, Variable]) -> None:
-    """No ±inf in any number; a column whose least and largest value are finite needs no second look."""
+    """No ±inf or too large a number anywhere; a column whose least and largest value are fine needs no second look."""
     for expr, value in values.items():
         column = variables.get(expr.id) if isinstance(expr, Name) else None
         ends = None if column is None else (column.minimum, column.maximum)
-        if isinstance(value, Numbers) and (ends is None or None in ends or not np.isfinite(np.array(ends, dtype=float)).all()):
+        if isinstance(value, Numbers) and (ends is None or None in ends or not np.abs(np.array(ends, dtype=float)).max() < LARGEST):
             _finite(value.values, str(expr))
 
 
 def _finite(x: Array, name: str) -> Array:
-    """x itself, checked for ±inf (missing values are gone by now)."""
-    if not np.isfinite(np.add.reduce(x, axis=None)):
+    """x itself, checked for ±inf (missing values are gone by now) and for numbers whose squares overflow."""
+    flat = x.ravel(order="K")
+    with np.errstate(over="ignore", invalid="ignore"):
+        squares = np.dot(flat, flat)
+    if not np.isfinite(squares):
         wrong = ~np.isfinite(x)
         if wrong.any():
             raise DataError(
@@ -262,6 +268,11 @@ def _finite(x: Array, name: str) -> Array:
                 where="formula",
                 do="Leave those rows out or transform the column differently.",
             )
+        raise DataError(
+            f"{name} has values as large as {float(np.abs(x).max())!r}, whose squares are beyond double precision.",
+            where="formula",
+            do="Measure it in other units.",
+        )
     return x
 
 
@@ -386,7 +397,7 @@ def _numeric(name: str, dtype: Any, x: Floats, as_factor: Levels | None) -> Vari
     blocks = [x[start : start + 16_384] for start in range(0, x.size, 16_384)]  # that stay in cache
     low = high = float(x[0])
     total = squares = 0.0
-    with np.errstate(invalid="ignore"):  # an infinite value is legal where only 1/x is used
+    with np.errstate(invalid="ignore", over="ignore"):  # an infinite value is legal where only 1/x is used; a huge one is refused later
         origin = float(np.add.reduce(blocks[0]) / blocks[0].size)
         for block in blocks:
             low, high = min(low, float(np.minimum.reduce(block))), max(high, float(np.maximum.reduce(block)))
