@@ -56,10 +56,10 @@ def profile_curve(
         low, high = max(low, within[0]), min(high, within[1])
         for psi in _gaps(sorted(known), low, high, steps):
             at(psi)
-    psi = np.array(sorted(known))
-    values = np.array([known[p] for p in psi])
+    places = np.array(sorted(known))
+    values = np.array([known[p] for p in places])
     keep = np.isfinite(values)
-    return Curve(psi=psi[keep], zeta=values[keep], **ends)
+    return Curve(psi=places[keep], zeta=values[keep], **ends)
 
 
 def _beyond(end: float, estimate: float, otherwise: float, factor: float) -> float:
