@@ -18,7 +18,6 @@ from ..state.fit import FitState
 from ..state.plan import Draws, Replicates
 from ..types import Floats
 
-IN_CACHE = 131_072  # replicates × rows that are scored together
 ILL = 1e8  # condition number of the unit-scaled XᵀWX from which replicates are refitted in orthonormal columns
 
 
@@ -83,9 +82,7 @@ def glm_many(problem: Problem, fit: FitState, replicates: Replicates) -> Draws |
         (W, n_obs), Y = counts_of(problem, replicates), np.asarray(design.y)
     X, back = coordinates(problem, fit)
     start = fit.coef if back is None else np.linalg.solve(back, fit.coef)
-    some = [slice(i, i + size) for size in [max(1, IN_CACHE // design.n)] for i in range(0, len(W), size)]
-    parts = [score_many(X, W[s], Y if Y.ndim == 1 else Y[s], design.offset, (family, link), start) for s in some]
-    coef, inverse, code = (np.concatenate(part) for part in zip(*parts))
+    coef, inverse, code = score_many(X, W, Y, design.offset, (family, link), start)
     sigma = np.ones(len(coef))
     if fit.dispersion_estimated:
         eta = coef @ X.T if design.offset is None else coef @ X.T + design.offset

@@ -19,6 +19,7 @@ from attrs import evolve
 
 from ..errors import BossaError, BossaWarning
 from ..kernels.gram import NOT_CONVERGED, OUT_OF_RANGE
+from ..kernels.seam import chosen, engine
 from ..state.design import FitOptions, Problem
 from ..state.fit import FitState
 from ..state.plan import Draws, Plan, Replicates
@@ -57,8 +58,15 @@ def _blocks(problem: Problem, fit: FitState, plan: Plan, n_jobs: int | None) -> 
     from joblib import Parallel, delayed  # the only place that knows joblib
 
     slim = evolve(problem, data=None, encoder=None)
-    tasks = (delayed(refit_block)(slim, fit, plan, i) for i in range(plan.blocks))
+    name = chosen()  # here: joblib may ask for the later tasks in a thread of its own
+    tasks = (delayed(_on_engine)(name, refit_block, slim, fit, plan, i) for i in range(plan.blocks))
     yield from Parallel(n_jobs=n_jobs, return_as="generator")(tasks)
+
+
+def _on_engine(name: str, function: Callable[..., Any], *args: Any) -> Any:
+    """function(*args) in a worker, on the engine of the process that asked."""
+    with engine(name):
+        return function(*args)
 
 
 def refit_block(problem: Problem, fit: FitState, plan: Plan, i: int) -> Draws:
@@ -143,4 +151,5 @@ def each(function: Callable[[Any], Any], items: Iterable[Any], n_jobs: int | Non
     """function(item) of every item, in order, under the user's joblib backend; both must pickle."""
     from joblib import Parallel, delayed
 
-    yield from Parallel(n_jobs=n_jobs, return_as="generator")(delayed(function)(item) for item in items)
+    name = chosen()
+    yield from Parallel(n_jobs=n_jobs, return_as="generator")(delayed(_on_engine)(name, function, item) for item in items)

@@ -16,10 +16,14 @@ from typing import Any
 import numpy as np
 
 from ..types import Floats, Ints
+from .family import FAMILIES
+from .link import LINKS
+from .seam import kernel
 
 FINE, RANK, NOT_CONVERGED, OUT_OF_RANGE = 0, 1, 2, 3
 CONDITION = 1e7  # of the unit-scaled Gram matrix' factor: beyond it a replicate counts as rank deficient
 CELLS = 262_144  # numbers in one block of outer products (2 MB)
+IN_CACHE = 131_072  # replicates × rows that are scored together
 
 
 def row_blocks(n: int, columns: int) -> list[slice]:
@@ -71,6 +75,30 @@ def solve_many(G: Floats, right: Floats) -> tuple[Floats, Floats, Ints]:
     return np.where(fine[:, None], coef, np.nan), inverse, np.where(fine, FINE, RANK)
 
 
+def _counted_rows(rng: np.random.Generator) -> tuple[Any, ...]:
+    """X, counts W and y; in the last replicate one column is without rows."""
+    X = np.column_stack((np.ones(90), rng.normal(size=(90, 2)), np.arange(90) < 5))
+    W = rng.integers(0, 3, size=(6, 90)).astype(float)
+    W[:, 0], W[-1, :5] = 1.0, 0.0
+    return X, W, rng.normal(size=90)
+
+
+def _weighted_responses(rng: np.random.Generator) -> tuple[Any, ...]:
+    X, W, _ = _counted_rows(rng)
+    w = W[0] + 0.5
+    return X, np.linalg.cholesky(X.T * w @ X).T, w, rng.normal(size=W.shape)
+
+
+def _counted_answers(rng: np.random.Generator) -> tuple[Any, ...]:
+    """Proportions by cloglog or counts by log, with an offset; every replicate starts a standard error or so away."""
+    X, W, _ = _counted_rows(rng)
+    start, offset = np.array([0.5, 0.2, -0.1, 0.1]), rng.uniform(0.0, 0.1, len(X))
+    family, link = (("binomial", "cloglog"), ("poisson", "log"))[rng.integers(2)]
+    mu = LINKS[link].inverse(X @ start + offset)
+    return X, W, rng.binomial(20, np.minimum(mu, 1.0)) / 20, offset, (FAMILIES[family], LINKS[link]), start
+
+
+@kernel(example=_counted_rows, jax="bossa.kernels._jax:ols_many")
 def ols_many(X: Floats, W: Floats, y: Floats) -> tuple[Floats, Floats, Floats, Ints]:
     """Weighted least squares of every replicate; accurate where y (n,) holds the residuals of a fit to all rows.
 
@@ -82,6 +110,7 @@ def ols_many(X: Floats, W: Floats, y: Floats) -> tuple[Floats, Floats, Floats, I
     return coef, inverse, total - np.einsum("bi,bi->b", coef, right), code
 
 
+@kernel(example=_weighted_responses, jax="bossa.kernels._jax:ols_responses")
 def ols_responses(X: Floats, R: Floats, weights: Floats | None, Y: Floats) -> tuple[Floats, Floats]:
     """Least squares of many responses on one weighted X with RᵀR = XᵀWX: two matrix products.
 
@@ -95,6 +124,7 @@ def ols_responses(X: Floats, R: Floats, weights: Floats | None, Y: Floats) -> tu
     return coef, np.einsum("bi,bi->b", weighted, Y) - np.einsum("bi,bi->b", projected, projected)
 
 
+@kernel(example=_counted_answers, jax="bossa.kernels._jax:glm_many")
 def glm_many(
     X: Floats, W: Floats, Y: Floats, offset: Floats | None, rule: tuple[Any, Any], start: Floats, steps: int = 25
 ) -> tuple[Floats, Floats, Ints]:
@@ -110,6 +140,17 @@ def glm_many(
     A replicate stops when the score it still has, in units of its own standard errors, is below 1e-9; steps that do not shrink it are
     halved. Replicates that have stopped leave the work. Information that becomes singular on the way is no lack of rank: code 3.
     """
+    size = max(1, IN_CACHE // len(X))
+    some = [slice(i, i + size) for i in range(0, len(W), size)]
+    parts = [_scored(X, W[s], Y if Y.ndim == 1 else Y[s], offset, rule, start, steps) for s in some]
+    coef, inverse, code = (np.concatenate(part) for part in zip(*parts))
+    return coef, inverse, code
+
+
+def _scored(
+    X: Floats, W: Floats, Y: Floats, offset: Floats | None, rule: tuple[Any, Any], start: Floats, steps: int
+) -> tuple[Floats, Floats, Ints]:
+    """glm_many of replicates few enough for their working weights to stay in the cache."""
     family, link = rule
     b, p = len(W), X.shape[1]
     coef = np.tile(start, (b, 1))

@@ -1,8 +1,8 @@
 """The seam between a kernel's NumPy definition and its compiled twins.
 
-`@kernel(example=…, numba="module:function", jax="module:function")` wraps the definition. A call runs the engine set by
-`engine(name)` (a context), else the definition, unless the caller says that the work is long enough to pay for a twin
-(`.best(work)`). Every twin is held to its definition by one parametrised test over `KERNELS`.
+`@kernel(example=…, jax="module:function")` wraps the definition. A call runs the definition, so that nothing waits for a compiler,
+unless `engine(name)` (a context) asks for twins; a kernel without one, or a call that a twin cannot take, runs the definition there too.
+Every twin is held to its definition by one parametrised test over `KERNELS`.
 """
 
 from __future__ import annotations
@@ -16,23 +16,28 @@ from typing import Any
 
 from ..errors import OptionError, UnknownOption
 
-ENGINES = ("auto", "numpy", "numba", "jax")
-_engine: ContextVar[str] = ContextVar("bossa_engine", default="auto")
+ENGINES = ("numpy", "jax")
+_engine: ContextVar[str] = ContextVar("bossa_engine", default="numpy")
 KERNELS: dict[str, Kernel] = {}
 
 
 @contextmanager
 def engine(name: str) -> Iterator[None]:
-    """Inside the block, kernels run on `name`: "numpy", "numba", "jax", or "auto" (whatever the size of the work pays for)."""
+    """Inside the block, kernels that have a twin for `name` run on it: "numpy" (the definitions; the default) or "jax"."""
     if name not in ENGINES:
         raise UnknownOption(name, ENGINES, where="bossa.engine()", kind="engine")
-    if name in ("numba", "jax") and find_spec(name) is None:
+    if name != "numpy" and find_spec(name) is None:
         raise OptionError(f"the engine {name!r} is not installed.", where="bossa.engine()", do=f"pip install 'bossa[{name}]'.")
     token = _engine.set(name)
     try:
         yield
     finally:
         _engine.reset(token)
+
+
+def chosen() -> str:
+    """The engine of this context, for handing on to workers: they have contexts of their own."""
+    return _engine.get()
 
 
 class Kernel:
@@ -52,17 +57,8 @@ class Kernel:
             self._loaded[engine_name] = getattr(import_module(module), name)
         return self._loaded[engine_name]
 
-    def best(self, work: float = 0.0) -> Callable:
-        """The callable to use for `work` seconds of NumPy time: a twin only where compiling pays."""
-        chosen = _engine.get()
-        if chosen in ("numba", "jax"):
-            return self.load(chosen) or self.definition
-        if chosen == "auto" and work > 20.0 and "numba" in self.twins:
-            return self.load("numba") or self.definition
-        return self.definition
-
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        return self.best()(*args, **kwargs)
+        return (self.load(chosen()) or self.definition)(*args, **kwargs)
 
 
 def kernel(*, example: Callable, **twins: str) -> Callable[[Callable], Kernel]:

@@ -1,0 +1,214 @@
+"""Twins in JAX of the batched kernels of gram.py: the same signatures and numbers, compiled, on whatever device JAX has.
+
+Double precision is switched on around each call, never for the session. A compiled function serves one shape: the blocks of a plan
+share theirs, so compiling is paid for about twice a plan. What cannot be traced, a family or link of the user's own, runs as defined.
+
+Source: gram.py for every formula.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jax.scipy.special import ndtr
+
+from ..types import Floats, Ints
+from . import gram
+from .family import FAMILIES, Family
+from .gram import CONDITION, FINE, NOT_CONVERGED, OUT_OF_RANGE, RANK
+from .link import LINKS, Link
+
+CELLS = 16_777_216  # numbers in one block of outer products (128 MB): a device wants longer products than a cache does
+
+
+def _out(results: tuple[Any, ...]) -> tuple[Any, ...]:
+    return tuple(np.array(r) for r in results)
+
+
+def _grams(X: Any, W: Any, y: Any) -> tuple[Any, Any, Any]:
+    """gram.grams: packed products of W with x_jx_k, x_jy and y², block of rows by block of rows."""
+    n, p = X.shape
+    b = len(W)
+    j, k = np.triu_indices(p)
+    size = min(n, max(64, CELLS // (len(j) + p + 1)))
+    blocks = -(-n // size)
+
+    def add(packed: Any, block: tuple[Any, Any, Any]) -> tuple[Any, None]:
+        x, w, z = block
+        return packed + w @ jnp.column_stack((x[:, j] * x[:, k], x * z[:, None], z**2)), None
+
+    more = blocks * size - n
+    x, z = jnp.pad(X, ((0, more), (0, 0))), jnp.pad(y, (0, more))
+    w = jnp.pad(W, ((0, 0), (0, more))).reshape(b, blocks, size).transpose(1, 0, 2)
+    packed, _ = lax.scan(add, jnp.zeros((b, len(j) + p + 1)), (x.reshape(blocks, size, p), w, z.reshape(blocks, size)))
+    upper = packed[:, : len(j)]
+    G = jnp.zeros((b, p, p)).at[:, j, k].set(upper).at[:, k, j].set(upper)
+    return G, packed[:, len(j) : -1], packed[:, -1]
+
+
+def _solve(G: Any, right: Any) -> tuple[Any, Any, Any]:
+    """gram.solve_many."""
+    diagonal = jnp.einsum("bii->bi", G)
+    fine = (diagonal > 0).all(axis=1) & jnp.isfinite(G).all(axis=(1, 2))
+    scale = jnp.sqrt(jnp.where(fine[:, None], diagonal, 1.0))
+    eye = jnp.eye(G.shape[1])
+    unit = jnp.where(fine[:, None, None], G, eye) / (scale[:, :, None] * scale[:, None, :])
+    fine &= jnp.linalg.eigvalsh(unit)[:, 0] > 1 / CONDITION**1.5
+    unit = jnp.where(fine[:, None, None], unit, eye)
+    inverse = jnp.linalg.inv(unit) / (scale[:, :, None] * scale[:, None, :])
+    coef = jnp.einsum("bij,bj->bi", inverse, right)
+    return jnp.where(fine[:, None], coef, jnp.nan), inverse, jnp.where(fine, FINE, RANK)
+
+
+@jax.jit
+def _ols(X: Any, W: Any, y: Any) -> tuple[Any, ...]:
+    G, right, total = _grams(X, W, y)
+    coef, inverse, code = _solve(G, right)
+    return coef, inverse, total - jnp.einsum("bi,bi->b", coef, right), code
+
+
+def ols_many(X: Floats, W: Floats, y: Floats) -> tuple[Floats, Floats, Floats, Ints]:
+    """gram.ols_many."""
+    with jax.enable_x64(True):
+        return _out(_ols(X, W, y))
+
+
+@jax.jit
+def _responses(X: Any, R: Any, weights: Any, Y: Any) -> tuple[Any, Any]:
+    inverse = jnp.linalg.inv(R)
+    weighted = Y * weights
+    projected = weighted @ X @ inverse
+    return projected @ inverse.T, jnp.einsum("bi,bi->b", weighted, Y) - jnp.einsum("bi,bi->b", projected, projected)
+
+
+def ols_responses(X: Floats, R: Floats, weights: Floats | None, Y: Floats) -> tuple[Floats, Floats]:
+    """gram.ols_responses."""
+    with jax.enable_x64(True):
+        return _out(_responses(X, R, 1.0 if weights is None else weights, Y))
+
+
+def _logit(eta: Any) -> tuple[Any, Any]:
+    e = jnp.exp(-jnp.abs(eta))
+    return 1.0 / (1.0 + jnp.exp(-eta)), e / (1.0 + e) ** 2
+
+
+def _probit(eta: Any) -> tuple[Any, Any]:
+    return ndtr(eta), jnp.exp(-0.5 * eta**2) / np.sqrt(2 * np.pi)
+
+
+def _cloglog(eta: Any) -> tuple[Any, Any]:
+    low = jnp.minimum(eta, 700.0)
+    return -jnp.expm1(-jnp.exp(eta)), jnp.exp(low - jnp.exp(low))
+
+
+def _log(eta: Any) -> tuple[Any, Any]:
+    mu = jnp.exp(eta)
+    return mu, mu
+
+
+def _identity(eta: Any) -> tuple[Any, Any]:
+    return eta, jnp.ones_like(eta)
+
+
+def _inverse(eta: Any) -> tuple[Any, Any]:
+    return 1.0 / eta, -1.0 / eta**2
+
+
+def _sqrt(eta: Any) -> tuple[Any, Any]:
+    return eta**2, 2.0 * eta
+
+
+def _proportion(mu: Any) -> Any:
+    return mu * (1.0 - mu)
+
+
+def _as_mean(mu: Any) -> Any:
+    return mu
+
+
+MEANS: dict[str, Callable] = {  # eta → mu, dmu/deta
+    "logit": _logit,
+    "probit": _probit,
+    "cloglog": _cloglog,
+    "log": _log,
+    "identity": _identity,
+    "inverse": _inverse,
+    "sqrt": _sqrt,
+}
+VARIANCES: dict[str, Callable] = {
+    "gaussian": jnp.ones_like,
+    "binomial": _proportion,
+    "quasibinomial": _proportion,
+    "poisson": _as_mean,
+    "quasipoisson": _as_mean,
+    "gamma": jnp.square,
+}
+
+
+PROBE = np.array([0.2, 0.5, 0.9])
+
+
+def traceable(family: Family, link: Link) -> bool:
+    """Are these the library's own, and in the two tables? Asked of their values, because a worker has copies of them."""
+    if family.name not in VARIANCES or link.name not in MEANS:
+        return False
+    own, table = LINKS[link.name], FAMILIES[family.name]
+    pairs = ((family.variance, table.variance), (link.inverse, own.inverse), (link.slope, own.slope))
+    return all(np.array_equal(f(PROBE), g(PROBE)) for f, g in pairs)
+
+
+def glm_many(
+    X: Floats, W: Floats, Y: Floats, offset: Floats | None, rule: tuple[Any, Any], start: Floats, steps: int = 25
+) -> tuple[Floats, Floats, Ints]:
+    """gram.glm_many."""
+    family, link = rule
+    if not traceable(family, link):
+        return gram.glm_many.definition(X, W, Y, offset, rule, start, steps)
+    rows = X, W, Y, 0.0 if offset is None else offset, start
+    with jax.enable_x64(True):
+        found = _scoring(*rows, names=(family.name, link.name), natural=family.natural == link.name, steps=steps)
+        return _out(found)
+
+
+@partial(jax.jit, static_argnames=("names", "natural", "steps"))
+def _scoring(X: Any, W: Any, Y: Any, offset: Any, start: Any, *, names: tuple[str, str], natural: bool, steps: int) -> tuple[Any, ...]:
+    """Every replicate steps until the last has stopped; those that have stopped stand still."""
+    variance, mean = VARIANCES[names[0]], MEANS[names[1]]
+    (b, n), p = W.shape, X.shape[1]
+
+    def scoring_step(state: tuple[Any, ...]) -> tuple[Any, ...]:
+        iteration, active, coef, step, before, inverse, code = state
+        mu, slope = mean(coef @ X.T + offset)
+        V = variance(mu)
+        working, score = (W * V, W * (Y - mu)) if natural else (W * slope**2 / V, W * slope / V * (Y - mu))
+        wild = ~(jnp.isfinite(working).all(axis=1) & jnp.isfinite(score).all(axis=1))
+        working, score = jnp.where(wild[:, None], 1.0, working), jnp.where(wild[:, None], 0.0, score)
+        G, _, _ = _grams(X, working, jnp.zeros(n))
+        g = score @ X
+        change, inv, bad = _solve(G, g)
+        size = jnp.sqrt(jnp.abs(jnp.einsum("bi,bi->b", change, g)))
+        lost = active & ((bad != FINE) | wild)
+        going = active & ~lost
+        worse = going & (size > 2 * before) & (size > 1e-6)
+        move = going & ~worse
+        done = move & (size < 1e-9)
+        step = jnp.where(move[:, None], change, jnp.where(worse[:, None], step / 2, step))
+        coef = coef + jnp.where(move[:, None], step, jnp.where(worse[:, None], -step, 0.0))
+        before = jnp.where(move, size, before)
+        inverse = jnp.where(done[:, None, None], inv, inverse)
+        code = jnp.where(lost, jnp.where((bad != FINE) & (iteration == 0), RANK, OUT_OF_RANGE), jnp.where(done, FINE, code))
+        return iteration + 1, going & ~done, coef, step, before, inverse, code
+
+    def unfinished(state: tuple[Any, ...]) -> Any:
+        return (state[0] < steps) & state[1].any()
+
+    first = (0, jnp.ones(b, dtype=bool), jnp.tile(start, (b, 1)), jnp.zeros((b, p)), jnp.full(b, jnp.inf))
+    state = lax.while_loop(unfinished, scoring_step, (*first, jnp.full((b, p, p), jnp.nan), jnp.full(b, NOT_CONVERGED)))
+    *_, coef, _, _, inverse, code = state
+    return jnp.where((code == FINE)[:, None], coef, jnp.nan), inverse, code
