@@ -437,6 +437,12 @@ class Model:
         self._fitted("trajectory()")
         return stream_of(self.inference if self.focus is None else self.focus_inference, "trajectory").trajectory(smoothed=smoothed)
 
+    def plot_trajectory(self, *, smoothed: bool = False):
+        """After .infer(how="assim"): each number after each batch, with its interval and the alarms."""
+        frame = self.trajectory(smoothed=smoothed)
+        state: Any = self.inference if self.focus is None else self.focus_inference
+        return plot.drawing("trajectory")(frame, self.spec.formula, state.level, smoothed)
+
     def monitor(
         self, *, z_limit: float = 3.0, k: float = 0.5, h: float = 5.0, null: float = 0.0, mixture_sd: float | None = None
     ) -> pl.DataFrame:

@@ -324,3 +324,21 @@ def test_matplotlib_is_loaded_by_the_first_picture_only():
     code = "from bossa import model, load_dataset; import sys; model('mpg ~ wt', load_dataset('mtcars')).fit().infer().summary()"
     done = subprocess.run([sys.executable, "-c", f"{code}; print('matplotlib' in sys.modules)"], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"
+
+
+def test_a_stream_batch_by_batch():
+    rng = np.random.default_rng(5)
+    week = np.repeat(np.arange(12), 60)
+    x = rng.normal(size=week.size)
+    data = pl.DataFrame({"y": 1 + x * np.where(week < 8, 1.0, -1.0) + rng.normal(size=week.size), "x": x, "week": week})
+    m = model("y ~ x", data).fit().infer(how="assim", by="week")
+    drawn = m.plot_trajectory()
+    assert drawn.frame.equals(m.trajectory())
+    line = drawn.axes[1].lines[0].get_ydata()
+    own = m.trajectory().filter(pl.col("term") == "x")
+    np.testing.assert_allclose(line, own["posterior_mean"].to_numpy())
+    assert len(drawn.axes[1].lines[1].get_ydata()) == own["alarm"].is_not_null().sum() > 0
+    smooth = m.explore("x").infer(how="assim", by="week").plot_trajectory(smoothed=True)
+    assert len(smooth.axes) == 1
+    with pytest.raises(NotFitted):
+        model("y ~ x", data).fit().infer().plot_trajectory()

@@ -5,7 +5,8 @@
 
     coefficients.py   params, vif              estimates.py   explore, predict
     cases.py          resid, design, relationships
-    spread.py         varying                  replicates.py  resamples, simulate
+    spread.py         varying                  replicates.py  resamples, simulate, profile
+    trajectory.py     trajectory
 
 Nothing is computed here that a frame does not hold: what is drawn is in `.frame`, and the caption says which intervals they are.
 """
@@ -33,6 +34,7 @@ HOME = {
     "resamples": "replicates",
     "simulate": "replicates",
     "profile": "replicates",
+    "trajectory": "trajectory",
 }
 
 
