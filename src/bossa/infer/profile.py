@@ -33,6 +33,7 @@ from . import backend
 from .constrained import held, pivot
 from .curve import Curve, profile_curve
 from .plan import term_factors
+from .shown import linear_rows
 
 WHERE = "infer(how='profile')"
 
@@ -101,11 +102,12 @@ def _rows(target: Target, fit: FitState) -> tuple[Floats, Floats]:
     """ℓ (K, p) and value (K,) of every row; refused where the question is not linear, or a prediction."""
     if target.kind == "predictions":
         raise Refused("predictions have no profile.", where=WHERE, do="Use how='asymp' or 'boot'.")
-    L, value = target.jacobian(fit.coef), target.value(fit.coef)
-    if not np.allclose(L, target.jacobian(0.5 * fit.coef + 0.1), rtol=1e-8, atol=1e-10):
+    L = linear_rows(target, fit.coef)
+    if L is None:
         raise Refused("the question is not linear in the coefficients.", where=WHERE, do="Ask it on the link scale, or use how='boot'.")
     if target.back is not None:
         raise Refused("profiles are on the link scale.", where=WHERE, do="Use scale='link', compare='difference', or how='boot'.")
+    value = target.value(fit.coef)
     return L, value if target.estimable is None else np.where(target.estimable, value, np.nan)
 
 

@@ -13,6 +13,13 @@ from . import Common
 from .asymptotic import _null
 
 
+def linear_rows(target: Target, coef: np.ndarray) -> np.ndarray | None:
+    """ℓ (K, p) of a question that is linear in the coefficients; None where it is not."""
+    with np.errstate(all="ignore"):
+        L, other = target.jacobian(coef), target.jacobian(0.5 * coef + 0.1)
+    return L if np.allclose(L, other, rtol=1e-8, atol=1e-10) else None
+
+
 @frozen(kw_only=True, eq=False)
 class Question:
     """What is asked of replicates.
@@ -30,7 +37,8 @@ class Question:
 
     def of(self, coef: np.ndarray) -> np.ndarray:
         """Values of the coefficients of replicates, coef (B, p) → (B, K), on the scale tested."""
-        return self.blank(self.target.value(coef))
+        with np.errstate(all="ignore"):  # the log of a mean that is negative in a replicate, say
+            return self.blank(self.target.value(coef))
 
     def blank(self, values: np.ndarray) -> np.ndarray:
         """nan (…, K) where a row is not estimable or has no value."""
@@ -63,7 +71,8 @@ class Question:
 
 def question(target: Target, coef: np.ndarray, options: Common) -> Question:
     """The question about coefficients (p,) with its null values."""
-    observed = target.value(coef)
+    with np.errstate(all="ignore"):
+        observed = target.value(coef)
     shown, null, side = _null(target, options, observed)
     if target.estimable is not None:
         observed = np.where(target.estimable, observed, np.nan)
