@@ -327,6 +327,16 @@ def test_an_interrupted_run_gives_what_is_done_and_says_so(monkeypatch):
     np.testing.assert_array_equal(state.values, whole.inference.extra.values[:512])
 
 
+def test_a_ratio_that_some_replicates_do_not_have_has_no_limits_and_that_is_said():
+    """Means near 0: in some replicates one is negative, and the ratio's logarithm does not exist."""
+    d = rows().with_columns(y=pl.Series(0.25 + np.random.default_rng(2).normal(size=80)))
+    m = model("y ~ g", d).fit()
+    assert (m.explore("g").effects["estimate"] > 0).all()
+    ratio = m.explore("pairwise(g)", compare="ratio").infer(how="boot", n_boot=200, seed=1)
+    assert ratio.effects["ci_lower"].null_count() == 3
+    assert any("no value in up to" in note for note in ratio.focus_inference.notes)
+
+
 def test_a_prior_is_not_lost_in_the_replicates():
     """A strong prior on the slope keeps it near 0 in every replicate; without it the slope is −5.3."""
     d = load_dataset("mtcars")

@@ -83,6 +83,8 @@ def bootstrap(problem: Problem, fit: FitState, target: Target, options: Boot) ->
     asked = question(target, fit.coef, options)
     values = asked.of(usable_coef(draws, "bootstrap replicates"))
     interval, p_value = _interval(ci_type, values, asked, (problem, fit, draws, groups), options.conf_level)
+    undefined = ~np.isfinite(values) & np.isfinite(asked.observed)
+    interval[:, undefined.any(axis=0)], p_value[undefined.any(axis=0)] = np.nan, np.nan
     state = ResamplesState(
         values=asked.kept(values, draws.code) if options.save_resamples else None,
         observed=asked.show(asked.observed),
@@ -101,7 +103,7 @@ def bootstrap(problem: Problem, fit: FitState, target: Target, options: Boot) ->
         interval=asked.carried(interval),
         null=asked.null_shown,
         side=options.alternative,
-        notes=_notes(state, chosen.said, ci_type, options.conf_level),
+        notes=(*_notes(state, chosen.said, ci_type, options.conf_level), *_undefined(undefined)),
         options={"n_boot": chosen.n, "scheme": name, "ci_type": ci_type, "cluster": options.cluster, "seed": chosen.seed},
         extra=state,
     )
@@ -295,6 +297,12 @@ def _left_out(state: ResamplesState) -> list[str]:
     if not state.failed:
         return []
     return ["left out: " + ", ".join(f"{k} of {len(state.code)} {reason}" for reason, k in state.failed.items())]
+
+
+def _undefined(undefined: np.ndarray) -> tuple[str, ...]:
+    """What to say of rows that have no value in some replicates (a ratio of means one of which is negative).   (B, K) bool"""
+    rows, most = int(undefined.any(axis=0).sum()), int(undefined.sum(axis=0).max(initial=0))
+    return (f"{rows} row(s) have no value in up to {most} of {len(undefined)} replicates, and so no limits",) if rows else ()
 
 
 def _notes(state: ResamplesState, said: str, ci_type: str, level: float) -> tuple[str, ...]:
