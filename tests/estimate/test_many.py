@@ -105,6 +105,14 @@ def test_the_number_of_workers_changes_no_number(name):
         np.testing.assert_array_equal(many.refit(problem, fit, small).coef, one.coef)
 
 
+def test_workers_share_the_cores_between_them(monkeypatch):
+    """Each of two workers may use half of the cores for linear algebra, not all of them."""
+    for name in ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
+        monkeypatch.delenv(name, raising=False)
+    found = [*many.each(os.getenv, ["OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"], n_jobs=2)]
+    assert found == [str(max(1, joblib.cpu_count() // 2))] * 2
+
+
 def test_blocks_do_not_grow_with_the_number_of_replicates():
     """Memory is block × n: at a million rows a block is one replicate."""
     draw = SCHEMES["case"].make(*fitted("lm"), None)
