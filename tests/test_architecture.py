@@ -271,7 +271,7 @@ def test_a_model_unpickles_in_a_fresh_process(family, tmp_path):
 # ---------------------------------------------------------------------------------------------------- the project's files
 
 TEXT = {".py", ".R", ".md", ".toml", ".ipynb", ".json", ".yml", ".sh", ".csv", ".txt", ".cfg", ""}
-PLACES = re.compile(r"(?<![\w.])(/work/|/tmp/|/home/\w|/root/|/Users/\w|[A-Z]:\\\\Users)")
+PLACES = re.compile(r"(?<![\w.])(/tmp/|/home/\w|/root/|/Users/\w|[A-Z]:\\\\Users)")
 
 
 def project_files() -> list[Path]:

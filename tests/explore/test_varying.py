@@ -10,6 +10,7 @@ import pytest
 
 from bossa.errors import BoundaryWarning
 from bossa.estimate import lmm
+from bossa.estimate.random import term_factors
 from bossa.explore import varying
 from mixed_cases import CASES, case, columns, problem, re_term
 
@@ -89,7 +90,7 @@ def test_variances_of_rows_with_their_groups_equal_the_mixed_model_equations():
     made = lmm.fit_lmm(p)
     design = p.design
     Z, S = [], []
-    for t, T in zip(design.random.terms, varying.term_factors(p, made)):
+    for t, T in zip(design.random.terms, term_factors(p.design.random, made.theta)):
         block = np.zeros((design.n, len(t.levels), T.shape[0]))
         block[np.arange(design.n), t.group] = t.Z
         Z.append(block.reshape(design.n, -1))
@@ -111,7 +112,7 @@ def test_variances_of_rows_with_their_groups_equal_the_mixed_model_equations():
     np.testing.assert_allclose(found[5:], expected[5:], rtol=1e-8)
     B = A.copy()
     B[:, 2:22] = 0
-    own = ((rows[0][1] @ varying.term_factors(p, made)[0]) ** 2).sum(axis=1) * made.sigma**2
+    own = ((rows[0][1] @ term_factors(p.design.random, made.theta)[0]) ** 2).sum(axis=1) * made.sigma**2
     np.testing.assert_allclose(found[:5], (np.einsum("ij,jk,ik->i", B, V, B) + own)[:5], rtol=1e-8)
     np.testing.assert_allclose(varying.random_part(p, made, rows), made.eta - design.X @ made.coef, atol=1e-10)
     assert (varying.random_part(p, made, [(np.full(60, -1), Z) for _, Z in rows]) == 0).all()

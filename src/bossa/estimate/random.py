@@ -13,7 +13,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from ..errors import DataError, DataWarning, Refused
-from ..state.design import Design, RETerm
+from ..state.design import Design, REStructure, RETerm
 from ..types import Bools, Floats
 
 FLAT = 1e-10  # within-group share of a slope's variation below which it is constant within groups
@@ -98,6 +98,20 @@ def _constant_within(term: RETerm) -> list[str]:
         if total > 1e-20 * len(z) and within <= FLAT * total:
             found.append(name)
     return found
+
+
+def term_factors(random: REStructure | None, theta: Floats | None) -> list[Floats]:
+    """T (…, k, k) of each random-effects term, b_g = σ T u_g, from θ (…, t), column-major within a term."""
+    assert random is not None
+    assert theta is not None
+    made, start = [], 0
+    for term in random.terms:
+        T = np.zeros((*theta.shape[:-1], *term.mask.shape))
+        cols, rows = np.nonzero(term.mask.T)
+        T[..., rows, cols] = theta[..., start : start + len(rows)]
+        start += len(rows)
+        made.append(T)
+    return made
 
 
 def full_blocks(mask: Bools) -> list[slice] | None:

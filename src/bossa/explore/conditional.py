@@ -15,6 +15,7 @@ from attrs import evolve
 
 from ..design.levels import rows_text
 from ..errors import DataError, UnknownColumn
+from ..estimate.random import term_factors
 from ..kernels.streams import entropy, stream
 from ..state.design import Problem
 from ..state.fit import FitState
@@ -79,7 +80,7 @@ def _without_group(problem: Problem, fit: FitState, rows: Rows, part: Floats, ne
     seed = entropy(None)
     rng = stream(seed, 0)
     part = part.copy()
-    for (codes, Z), T in zip(rows, varying.term_factors(problem, fit)):
+    for (codes, Z), T in zip(rows, term_factors(problem.design.random, fit.theta)):
         drawn = fit.sigma * rng.standard_normal((len(codes), T.shape[0])) @ T.T
         part += np.where(codes < 0, np.einsum("nk,nk->n", np.nan_to_num(Z), drawn), 0.0)
     return part, f"{few}: its random effect is drawn, for each row on its own, seed {seed}"

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import OptionError, Refused, UnknownOption
+from ..estimate.random import term_factors
 from ..kernels.scatter import impossible, scattered
 from ..kernels.streams import entropy, stream
 from ..state.design import Problem
@@ -56,10 +57,8 @@ def check_nsim(nsim: Any) -> None:
 
 def resampled_mean(problem: Problem, fit: FitState, rng: np.random.Generator) -> Floats:
     """g⁻¹(Xβ̂ + offset + Zb*), b* ~ N(0, σ̂²TTᵀ): the mean of other groups from the same population, (n,)."""
-    from .varying import term_factors  # mixed models only: it loads their estimators
-
     design = problem.design
-    roots = [fit.sigma * T for T in term_factors(problem, fit)]
+    roots = [fit.sigma * T for T in term_factors(design.random, fit.theta)]
     eta = design.X @ fit.coef + scattered(rng, design.random.terms, roots)  # type: ignore[union-attr]
     with np.errstate(all="ignore"):
         mu = np.asarray(problem.link.inverse(eta if design.offset is None else eta + design.offset))

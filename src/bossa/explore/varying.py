@@ -21,7 +21,7 @@ import numpy as np
 import polars as pl
 
 from ..estimate.lmm import Prepared, prepare
-from ..estimate.random import SINGULAR
+from ..estimate.random import SINGULAR, term_factors
 from ..kernels import blocks, profiled
 from ..kernels.profiled import Point
 from ..state.design import Problem, RETerm
@@ -30,18 +30,6 @@ from ..types import Floats, Ints
 
 LATENT = {"logit": math.pi**2 / 3, "probit": 1.0, "cloglog": math.pi**2 / 6}  # variance of the latent residual of a binomial link
 ROWS = 1_000  # rows whose covariances with all random effects are held at a time
-
-
-def term_factors(problem: Problem, fit: FitState) -> list[Floats]:
-    """T (k, k) of each random-effects term: b_g = σ T u_g."""
-    made, start = [], 0
-    for term in problem.design.random.terms:  # type: ignore[union-attr]
-        T = np.zeros(term.mask.shape)
-        cols, rows = np.nonzero(term.mask.T)
-        T[rows, cols] = fit.theta[start : start + len(rows)]  # type: ignore[index]
-        start += len(rows)
-        made.append(T)
-    return made
 
 
 def term_modes(problem: Problem, fit: FitState, values: Floats | None = None) -> list[Floats]:
@@ -59,7 +47,7 @@ def spread(problem: Problem, fit: FitState) -> pl.DataFrame:
     variance is estimated as 0 or the correlation as ±1. The residual's row comes last, where the family has a residual variance.
     """
     rows: list[tuple[Any, ...]] = []
-    for term, T in zip(problem.design.random.terms, term_factors(problem, fit)):  # type: ignore[union-attr]
+    for term, T in zip(problem.design.random.terms, term_factors(problem.design.random, fit.theta)):  # type: ignore[union-attr]
         S = fit.sigma**2 * T @ T.T
         sd = np.sqrt(np.diag(S))
         zero = np.sqrt((T**2).sum(axis=1)) * np.sqrt((term.Z**2).mean(axis=0)) < SINGULAR
@@ -140,7 +128,7 @@ def shares(problem: Problem, fit: FitState) -> dict[str, float]:
     about = np.average(fixed, weights=f)
     F = float(np.average((fixed - about) ** 2, weights=f)) * design.n_obs / (design.n_obs - 1)
     R = 0.0
-    for term, T in zip(design.random.terms, term_factors(problem, fit)):  # type: ignore[union-attr]
+    for term, T in zip(design.random.terms, term_factors(problem.design.random, fit.theta)):  # type: ignore[union-attr]
         R += fit.sigma**2 * float(np.average(((term.Z @ T) ** 2).sum(axis=1), weights=f))
     residual = math.nan
     if problem.family.name == "gaussian" and problem.link.name == "identity":

@@ -77,7 +77,7 @@ def asymptotic(problem: Problem, fit: FitState, target: Target, options: Asymp) 
     gone = np.zeros(len(se), dtype=bool) if target.estimable is None else ~target.estimable
     for values in (estimate := estimate.copy(), se, df):
         values[gone] = np.nan
-    shown_null, null, side = _null(target, options, estimate)
+    shown_null, null, side = null_values(target, options, estimate)
     with np.errstate(divide="ignore", invalid="ignore"):
         statistic = (estimate - null) / se
     spread, said = _spread(problem, fit, target, options, se)
@@ -117,7 +117,7 @@ def _with_groups(chosen: Covariance, options: Asymp) -> Covariance:
     return evolve(chosen, rule="inf", notes=notes)
 
 
-def _null(target: Target, options: Common, estimate: np.ndarray) -> tuple[np.ndarray, np.ndarray, str]:
+def null_values(target: Target, options: Common, estimate: np.ndarray) -> tuple[np.ndarray, np.ndarray, str]:
     """Null values as shown (K,) and as tested (K,), and the side on the tested scale."""
     back, K = target.back, len(estimate)
     if back is None:

@@ -21,6 +21,7 @@ from attrs import field, frozen
 
 from ..errors import ConvergenceWarning, FitFailed, OptionError, Refused
 from ..estimate.many import failures, refit
+from ..estimate.random import term_factors
 from ..kernels import resample
 from ..kernels.intervals import t_limits, t_tail
 from ..kernels.linalg import inverse_factored, leverage, triangular
@@ -32,7 +33,7 @@ from ..state.plan import Draws
 from ..state.target import Target
 from . import Common, backend
 from .clusters import cluster_codes
-from .plan import SCHEMES, expanded, plan, term_factors
+from .plan import SCHEMES, expanded, plan
 from .progress import progress_bar
 from .shown import Question, question
 

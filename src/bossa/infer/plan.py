@@ -21,9 +21,10 @@ from attrs import evolve, frozen
 
 from ..errors import Refused, UnknownOption
 from ..estimate.lmm import rows_and_counts
+from ..estimate.random import term_factors
 from ..kernels.linalg import leverage, triangular
 from ..kernels.streams import entropy
-from ..state.design import Problem, REStructure, RETerm
+from ..state.design import Problem, RETerm
 from ..state.fit import FitState
 from ..state.plan import Plan
 
@@ -338,7 +339,7 @@ def parametric(problem: Problem, fit: FitState, groups: np.ndarray | None) -> Dr
         fit.dispersion,
         design.weights,
         fixed if design.offset is None else fixed + design.offset,
-        tuple((t.group, t.Z, fit.sigma * T) for t, T in zip(design.random.terms, term_factors(design.random, np.asarray(fit.theta)))),
+        tuple((t.group, t.Z, fit.sigma * T) for t, T in zip(design.random.terms, term_factors(design.random, fit.theta))),
     )
 
 
@@ -347,18 +348,6 @@ def jackknife(problem: Problem, fit: FitState, groups: np.ndarray | None) -> Dra
     if groups is not None or problem.design.random is not None:
         return LeaveOut(_group_codes(problem, groups))
     return LeaveOut(np.arange(problem.design.n), problem.design.freq)
-
-
-def term_factors(random: REStructure, theta: np.ndarray) -> list[np.ndarray]:
-    """T (…, k, k) of each random-effects term from θ (…, t), column-major within a term."""
-    made, start = [], 0
-    for term in random.terms:
-        T = np.zeros((*theta.shape[:-1], *term.mask.shape))
-        cols, rows = np.nonzero(term.mask.T)
-        T[..., rows, cols] = theta[..., start : start + len(rows)]
-        start += len(rows)
-        made.append(T)
-    return made
 
 
 def expanded(problem: Problem, fit: FitState, groups: np.ndarray | None) -> tuple[Problem, FitState, np.ndarray | None]:

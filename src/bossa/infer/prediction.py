@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import NotYet, Refused
+from ..estimate.random import term_factors
 from ..explore import conditional, varying
 from ..explore.diagnose import is_linear
 from ..kernels.streams import entropy, stream
@@ -51,7 +52,7 @@ def mixed_se(problem: Problem, fit: FitState, target: Target, J: Floats, new_res
     """
     new_group = target.details.get("new_group")
     if new_group is not None:
-        own = [fit.sigma**2 * ((Z @ T) ** 2).sum(axis=1) for Z, T in zip(new_group, varying.term_factors(problem, fit))]
+        own = [fit.sigma**2 * ((Z @ T) ** 2).sum(axis=1) for Z, T in zip(new_group, term_factors(problem.design.random, fit.theta))]
         return np.sqrt(np.einsum("kp,pq,kq->k", J, fit.vcov, J) + np.sum(own, axis=0))
     rows = target.details.get("random")
     if problem.design.random is None or (rows is None and not new_response):

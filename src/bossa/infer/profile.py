@@ -21,6 +21,7 @@ from attrs import evolve, field, frozen
 
 from ..errors import BossaError, BossaWarning, OptionError, Refused
 from ..estimate import registry
+from ..estimate.random import term_factors
 from ..kernels.intervals import t_quantile
 from ..kernels.optimize import minimize
 from ..state.design import FitOptions, Problem
@@ -32,7 +33,6 @@ from ..types import Floats
 from . import backend
 from .constrained import held, pivot
 from .curve import Curve, profile_curve
-from .plan import term_factors
 from .shown import linear_rows
 
 WHERE = "infer(how='profile')"

@@ -10,7 +10,7 @@ from attrs import frozen
 
 from ..state.target import Target
 from . import Common
-from .asymptotic import _null
+from .asymptotic import null_values
 
 
 def linear_rows(target: Target, coef: np.ndarray) -> np.ndarray | None:
@@ -73,7 +73,7 @@ def question(target: Target, coef: np.ndarray, options: Common) -> Question:
     """The question about coefficients (p,) with its null values."""
     with np.errstate(all="ignore"):
         observed = target.value(coef)
-    shown, null, side = _null(target, options, observed)
+    shown, null, side = null_values(target, options, observed)
     if target.estimable is not None:
         observed = np.where(target.estimable, observed, np.nan)
     return Question(target=target, observed=observed, null=null, null_shown=shown, side=side)
