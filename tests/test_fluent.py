@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from bossa import load_dataset, model
-from bossa.errors import BossaError, FormulaError, NotFitted, NotYet, Refused, UnknownOption
+from bossa.errors import BossaError, BossaWarning, FormulaError, NotFitted, NotYet, Refused, UnknownOption
 
 MTCARS = load_dataset("mtcars")
 VERBS = {
@@ -175,3 +175,12 @@ def test_one_new_row_can_be_written_plainly():
     m = model("mpg ~ wt + factor(cyl)", MTCARS).fit()
     plain = m.predict({"wt": 3, "cyl": 4}).predictions
     assert plain.equals(m.predict({"wt": [3], "cyl": [4]}).predictions)
+
+
+def test_a_warning_points_at_the_users_own_line():
+    dyes = {"y": [1.0, 2.0, 1.0, 2.0, 1.0, 2.0], "g": ["a", "a", "b", "b", "c", "c"]}  # groups with one mean: a variance of 0
+    outcomes = {"y": [0] * 5 + [1] * 5, "x": list(range(10))}
+    for formula, data, family in (("y ~ 1 + (1 | g)", dyes, "gaussian"), ("y ~ x", outcomes, "binomial")):
+        with pytest.warns(BossaWarning) as said:
+            model(formula, data, family=family).fit()
+        assert [w.filename for w in said] == [__file__]

@@ -7,6 +7,8 @@ into sentences. All are picklable (workers raise them across processes).
 from __future__ import annotations
 
 import difflib
+import sys
+import warnings
 from collections.abc import Iterable
 
 
@@ -125,6 +127,14 @@ class NotYet(Refused, NotImplementedError):
 
 class FitFailed(BossaError, RuntimeError):
     """The fit ended without usable numbers."""
+
+
+def warn(message: str, category: type[Warning]) -> None:
+    """Warn at the user's own line: the first one outside the library, however deep the call."""
+    level, frame = 2, sys._getframe(1)
+    while frame.f_back is not None and frame.f_globals.get("__name__", "").split(".")[0] == "bossa":
+        level, frame = level + 1, frame.f_back
+    warnings.warn(message, category, stacklevel=level)
 
 
 class BossaWarning(UserWarning):

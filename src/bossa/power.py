@@ -23,7 +23,7 @@ import numpy as np
 import polars as pl
 from attrs import evolve, field, frozen
 
-from .errors import BossaWarning, ConvergenceWarning, DataError, FitFailed, OptionError, Refused
+from .errors import BossaWarning, ConvergenceWarning, DataError, FitFailed, OptionError, Refused, warn
 from .estimate import registry
 from .estimate.many import REASONS, each, refit
 from .generate import WHERE, Population, Recipe, check, covariates, draw, population, problem
@@ -356,8 +356,7 @@ def _warn(failed: Counter[str], replicates: int, labels: Mapping[str, Any]) -> N
     if share > 0.1:
         where = ", ".join(f"{name} {value}" for name, value in labels.items()) or "the design"
         reasons = ", ".join(f"{count} {reason}" for reason, count in failed.most_common())
-        warnings.warn(
+        warn(
             f"{share:.0%} of the replicates of {where} failed ({reasons}); the rates describe only the data that can be fitted.",
             ConvergenceWarning,
-            stacklevel=4,
         )

@@ -12,13 +12,12 @@ Source: Kalman (1960); Gordon, Salmond & Smith (1993) for the particle filter.
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
 
-from ..errors import DataError, DataWarning, OptionError, UnknownOption
+from ..errors import DataError, DataWarning, OptionError, UnknownOption, warn
 from ..kernels.intervals import f_tail, t_quantile
 from ..kernels.kalman import ScalarPath, filter_scalar, running_kish, running_median, smooth_scalar
 from ..kernels.particles import RESAMPLING
@@ -322,7 +321,7 @@ def _cloud_result(path: CloudPath, y: Floats, se: Floats, cloud: Cloud, chosen: 
         notes = (f"degenerate: at one time only {left} of {cloud.N} particles were different",)
         what = f"only {left} of {cloud.N} particles stayed different: the posterior is too narrow and the evidence is wrong."
         do = "algorithm='ibis' for an effect that stands still, else more particles or algorithm='guided'."
-        warnings.warn(f"{what} Use {do}", DataWarning, stacklevel=3)
+        warn(f"{what} Use {do}", DataWarning)
     last = cloud.m0, math.sqrt(cloud.P0)
     if T:
         last, last_ci = (path.mean[-1], path.sd[-1]), path.ci[-1]

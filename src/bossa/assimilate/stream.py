@@ -7,7 +7,6 @@ Columns, levels and what transforms learnt are fixed when the stream begins; a l
 from __future__ import annotations
 
 import hashlib
-import warnings
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -18,7 +17,7 @@ from attrs import evolve
 from ..design.data import as_frame
 from ..design.encode import encode
 from ..design.formula import make_spec, resolve
-from ..errors import DataError, DataWarning, NotYet, OptionError, Refused, UnknownColumn, UnknownOption
+from ..errors import DataError, DataWarning, NotYet, OptionError, Refused, UnknownColumn, UnknownOption, warn
 from ..kernels.family import resolve_family
 from ..kernels.linalg import independent_columns
 from ..kernels.link import resolve_link
@@ -221,7 +220,7 @@ def estimates(
     if n is not None and T and np.median(rows) < FEW_ROWS:
         what = f"batches have {np.median(rows):g} rows (median), and their standard errors are taken as known: intervals are too narrow"
         do = "Use bossa.assimilate.batches() on the rows themselves."
-        warnings.warn(f"{what} (with 5 rows 95% intervals hold 68%, with 10 88%). {do}", DataWarning, stacklevel=2)
+        warn(f"{what} (with 5 rows 95% intervals hold 68%, with 10 88%). {do}", DataWarning)
     mean, U, flat = read_prior(prior, names, where)
     options = Options(
         mean=mean,

@@ -15,13 +15,12 @@ Source: McCullagh & Nelder (1989); R's glm, logLik.glm; Venables & Ripley (2002)
 from __future__ import annotations
 
 import math
-import warnings
 from typing import Any
 
 import numpy as np
 from attrs import evolve, frozen
 
-from ..errors import BoundaryWarning, ConvergenceWarning, FitFailed, OptionError, Refused, SeparationWarning
+from ..errors import BoundaryWarning, ConvergenceWarning, FitFailed, OptionError, Refused, SeparationWarning, warn
 from ..kernels.family import GAUSSIAN, POISSON, Family, loglik
 from ..kernels.gram import FINE, NOT_CONVERGED, OUT_OF_RANGE
 from ..kernels.irls import DIVERGES, Control, Rows, Scoring, irls, rounding
@@ -319,7 +318,7 @@ def _outcome(problem: Problem, found: Maximum, design: Design, direction: Floats
     """One sentence, what to do, and at most one warning."""
     status, message, advice, warning = _verdict(problem, found, design, direction, dispersion)
     if warning is not None:
-        warnings.warn(f"{message} {advice}", warning, stacklevel=6)  # the line that called .fit()
+        warn(f"{message} {advice}", warning)
     return Outcome(
         status=status,
         message=message,

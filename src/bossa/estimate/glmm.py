@@ -15,13 +15,12 @@ Source: Bates, Mächler, Bolker & Walker (2015) §5 and lme4's glmer; Brooks et 
 from __future__ import annotations
 
 import math
-import warnings
 from typing import Any
 
 import numpy as np
 from attrs import evolve
 
-from ..errors import BoundaryWarning, ConvergenceWarning, FitFailed, NotYet, OptionError, Refused, SeparationWarning
+from ..errors import BoundaryWarning, ConvergenceWarning, FitFailed, NotYet, OptionError, Refused, SeparationWarning, warn
 from ..kernels import blocks
 from ..kernels.family import POISSON
 from ..kernels.gram import OUT_OF_RANGE
@@ -277,7 +276,7 @@ def _outcome(problem: Problem, prepared: Prepared, end: Maximum, trusted: bool, 
     names = _boundary_names(problem, end, prepared)
     status, message, advice, warning = _verdict(problem, prepared, end, trusted, direction, aux, names)
     if warning is not None:
-        warnings.warn(f"{message} {advice}", warning, stacklevel=4)
+        warn(f"{message} {advice}", warning)
     method = {0: "nagq=0", 1: "Laplace"}.get(problem.options.nagq if problem.options.nagq is not None else 1, "adaptive Gauss–Hermite")
     gradient = math.sqrt(max(end.gain, 0.0)) if math.isfinite(end.gain) else math.inf
     return Outcome(

@@ -13,13 +13,12 @@ Source: Bates, Mächler, Bolker & Walker (2015) for model, criterion and convent
 from __future__ import annotations
 
 import math
-import warnings
 from typing import Any
 
 import numpy as np
 from attrs import evolve, frozen
 
-from ..errors import BoundaryWarning, ConvergenceWarning, DataError, FitFailed
+from ..errors import BoundaryWarning, ConvergenceWarning, DataError, FitFailed, warn
 from ..kernels import blocks, profiled
 from ..kernels.blocks import Layout, Products
 from ..kernels.linalg import lstsq, triangular
@@ -441,10 +440,10 @@ def _outcome(problem: Problem, prepared: Prepared, found: Minimum, theta: Floats
     if not found.converged:
         status, message = "suspect", "The search for the variances stopped before it reached the maximum of the likelihood."
         advice = "Rescale or centre predictors, drop random slopes that the data hardly support, or raise max_iter."
-        warnings.warn(f"{message} {advice}", ConvergenceWarning, stacklevel=3)
+        warn(f"{message} {advice}", ConvergenceWarning)
     elif names:
         status, (message, advice) = "boundary", random.boundary_words(names)
-        warnings.warn(f"{message} {advice}", BoundaryWarning, stacklevel=3)
+        warn(f"{message} {advice}", BoundaryWarning)
     return Outcome(
         status=status,
         message=message,

@@ -15,14 +15,13 @@ Source: Bernardo & Smith (1994) §5.2, A.2; Gelman et al. (2013) §14.8, §16.2;
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 from attrs import evolve, frozen
 
-from ..errors import ConvergenceWarning, FitFailed, NotYet, OptionError, Refused, UnknownOption
+from ..errors import ConvergenceWarning, FitFailed, NotYet, OptionError, Refused, UnknownOption, warn
 from ..kernels import covop
 from ..kernels.covop import CovOp
 from ..kernels.family import loglik
@@ -350,6 +349,6 @@ def _outcome(steps: int, distance: float) -> Outcome:
         message = f"Converged in {steps} scoring step{'s' * (steps != 1)}."
         return Outcome(message=message, method="Fisher scoring with a prior", iterations=steps, gradient=distance)
     message = f"The search was not finished after {steps} steps, {distance:.2g} standard errors from its end."
-    warnings.warn(f"{message} Raise max_iter=, or give start=.", ConvergenceWarning, stacklevel=6)
+    warn(f"{message} Raise max_iter=, or give start=.", ConvergenceWarning)
     status = "suspect" if distance < 1e-3 else "failed"
     return Outcome(status=status, message=message, advice="Raise max_iter=, or give start=.", iterations=steps, gradient=distance)

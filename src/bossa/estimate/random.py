@@ -7,12 +7,11 @@ Source: the checks of lme4 (Bates et al. 2015, §3.1) and what applied users mee
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 
 import numpy as np
 
-from ..errors import DataError, DataWarning, Refused
+from ..errors import DataError, DataWarning, Refused, warn
 from ..state.design import Design, REStructure, RETerm
 from ..types import Bools, Floats
 
@@ -42,11 +41,10 @@ def check_terms(design: Design, free_scale: bool, where: str) -> None:
     flat = [(name, term.factor) for term in terms for name in _constant_within(term)]
     if flat:
         said = "; ".join(f"{name!r} never varies within {factor!r}" for name, factor in flat)
-        warnings.warn(
+        warn(
             f"{where}: {said}: a random slope is then told from a random intercept only by how unequal the groups are. "
             "Its variance means little; drop the slope from the bars (it may stay a fixed effect).",
             DataWarning,
-            stacklevel=4,
         )
 
 

@@ -13,13 +13,12 @@ Source: Davison & Hinkley (1997) ch. 5; Efron & Tibshirani (1993) ch. 11, 13–1
 
 from __future__ import annotations
 
-import warnings
 from typing import Any
 
 import numpy as np
 from attrs import field, frozen
 
-from ..errors import ConvergenceWarning, FitFailed, OptionError, Refused
+from ..errors import ConvergenceWarning, FitFailed, OptionError, Refused, warn
 from ..estimate.many import failures, refit
 from ..estimate.random import term_factors
 from ..kernels import resample
@@ -286,11 +285,10 @@ def warn_of_failures(draws: Draws, what: str) -> None:
     share = sum(failed.values()) / max(len(draws.code), 1)
     if share > FEW_FAILURES:
         reasons = ", ".join(f"{k} {reason}" for reason, k in failed.items())
-        warnings.warn(
+        warn(
             f"{share:.0%} of the {what} failed ({reasons}); the numbers describe only the data sets on which the model can be fitted, "
             "so intervals are likely too narrow.",
             ConvergenceWarning,
-            stacklevel=5,
         )
 
 

@@ -16,7 +16,6 @@ Source: Tierney & Kadane (1986); Rubin (1988) for SIR; Evensen (2009) ch. 4; Led
 from __future__ import annotations
 
 import math
-import warnings
 from typing import Any
 
 import numpy as np
@@ -24,7 +23,7 @@ from attrs import evolve, field, fields, frozen
 
 from ..assimilate.origin import provenance
 from ..design.data import as_frame
-from ..errors import DataError, DataWarning, FitFailed, OptionError, Refused
+from ..errors import DataError, DataWarning, FitFailed, OptionError, Refused, warn
 from ..estimate.many import refit
 from ..explore.diagnose import is_linear
 from ..explore.scale import through
@@ -273,11 +272,10 @@ def moments(members: Floats, design: Design | None, options: PosteriorOptions) -
     away = (members - mean) * math.sqrt(options.inflate)
     plain = options.shrink is None and options.localization is None
     if k >= M and plain:
-        warnings.warn(
+        warn(
             f"{M} members span at most {M - 1} of {k} directions: the covariance says that the others are known exactly. "
             "Use more members, shrink='ledoit-wolf' or localization=.",
             DataWarning,
-            stacklevel=2,
         )
     if plain:
         return mean, covop.from_root(away.T / math.sqrt(M - 1)), mean + away, "moments of"
@@ -334,10 +332,9 @@ def _samples(problem: Problem, fit: FitState, options: PosteriorOptions) -> Post
         *(() if fit.prior is not None else ("prior: flat",)),
     )
     if worth < options.n_draws / 2:
-        warnings.warn(
+        warn(
             f"the proposals are worth only {worth:.0f} draws: the posterior is far from normal, its tails badly known. Raise n_draws=.",
             DataWarning,
-            stacklevel=2,
         )
     return _posterior(problem, fit, "samples", seed, mean=draws.mean(axis=0), samples=draws, kind="samples", notes=notes)
 
