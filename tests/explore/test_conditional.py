@@ -150,3 +150,19 @@ def test_a_query_that_names_no_group_is_about_the_population(sleep):
     asked = sleep.predict("Days@[0, 7]")
     np.testing.assert_allclose(asked.predictions["fitted"].to_numpy(), sleep.explore("Days@[0, 7]").effects["estimate"].to_numpy())
     assert "random effects left out" in repr(asked)
+
+
+def test_simultaneous_tests_of_a_new_group_know_its_random_effects(sleep):
+    """Three means of one new group: their correlation, and so the mvt correction, is that of J V Jᵀ + z Σ zᵀ."""
+    asked = sleep.explore("treatment(Days@[0, 4, 8])", varying="include").infer(adjust="mvt")
+    theta, sigma = sleep.fit_state.theta, sleep.fit_state.sigma
+    slope = sleep.fit_state.vcov[1, 1] + sigma**2 * (theta[1] ** 2 + theta[2] ** 2)
+    np.testing.assert_allclose(asked.focus_inference.vcov, slope * np.outer([4, 8], [4, 8]), rtol=1e-9)
+    alone = sleep.explore("treatment(Days@[0, 4, 8])", varying="include").infer(adjust="none").effects
+    np.testing.assert_allclose(asked.effects["p_value"].to_numpy(), alone["p_value"].to_numpy(), atol=1e-3)  # perfectly correlated
+
+
+def test_weighted_counts_cannot_be_simulated():
+    data = load_dataset("warpbreaks").with_columns(w=pl.Series([1.0, 2.0] * 27))
+    with pytest.raises(Refused, match="prior weights make a poisson response"):
+        model("breaks ~ wool", data, family="poisson", weights="w").fit().simulate(1, seed=1)

@@ -36,6 +36,9 @@ def simulate(problem: Problem, fit: FitState, nsim: int, *, seed: Any = None, va
     design, family = problem.design, problem.family
     if family.sample is None:
         raise Refused(f"family {family.name!r} has no distribution to draw from.", where="simulate()", do="Use a full family.")
+    if design.weights is not None and family.name in ("poisson", "negbinomial"):
+        what = f"prior weights make a {family.name} response neither {family.name} nor anything else that could be drawn."
+        raise Refused(what, where="simulate()", do="Use freq_weights= where the weights are counts.")
     if varying == "sample" and design.random is None:
         raise OptionError("the model has no random effects to draw.", where="simulate(varying='sample')", do="Leave varying= out.")
     seeds = entropy(seed, "simulate()")

@@ -82,6 +82,7 @@ def asymptotic(problem: Problem, fit: FitState, target: Target, options: Asymp) 
         statistic = (estimate - null) / se
     spread, said = _spread(problem, fit, target, options, se)
     interval = t_limits(estimate, spread, df, options.conf_level, side)
+    root = _root(problem, fit, target, J, chosen)
     normal = bool(np.isinf(df[~np.isnan(df)]).all()) and chosen.rule == "inf"
     state = InferenceState(
         how="asymp",
@@ -94,14 +95,14 @@ def asymptotic(problem: Problem, fit: FitState, target: Target, options: Asymp) 
         interval=interval,
         null=shown_null,
         side=options.alternative,
-        vcov=_vcov(chosen, J, gone),
+        vcov=_vcov(root, gone),
         notes=(*chosen.notes, _reference(chosen, df), *said),
         options={"errors": chosen.errors, "cluster": options.cluster, "df": chosen.rule},
     )
     if options.delta is not None:
         state = _carried(_within_margin(state, (estimate, null, se, side), options), target, estimate)
     else:
-        state = _carried(_adjusted(state, target, (estimate, spread, side), options.adjust, chosen.root, J), target, estimate)
+        state = _carried(_adjusted(state, target, (estimate, spread, side), options.adjust, root), target, estimate)
     if simulates:
         limits, seed = prediction.simulated(problem, fit, target, chosen.root, options)
         drawn = f"interval: for a new response of weight 1, from {prediction.DRAWS:,} simulated, parameters drawn too, seed {seed}"
@@ -166,11 +167,18 @@ def _reference(c: Covariance, df: np.ndarray) -> str:
     return f"reference: t with {number} df ({name})"
 
 
-def _vcov(c: Covariance, J: np.ndarray, gone: np.ndarray) -> np.ndarray | None:
-    if len(J) > LARGEST_VCOV:
+def _root(problem: Problem, fit: FitState, target: Target, J: np.ndarray, c: Covariance) -> np.ndarray | None:
+    """A (K, m) with A Aᵀ the covariance of the rows, the random effects of a new group included; None where it is not kept."""
+    if len(J) > LARGEST_VCOV or "random" in target.details:
         return None
-    A = J @ c.root
-    A[gone] = np.nan
+    own = prediction.new_group_root(problem, fit, target)
+    return J @ c.root if own is None else np.hstack((J @ c.root, own))
+
+
+def _vcov(root: np.ndarray | None, gone: np.ndarray) -> np.ndarray | None:
+    if root is None:
+        return None
+    A = np.where(gone[:, None], np.nan, root)
     return A @ A.T
 
 
@@ -216,11 +224,11 @@ def _within_margin(state: InferenceState, tested: tuple, options: Asymp) -> Infe
     )
 
 
-def _adjusted(state: InferenceState, target: Target, tested: tuple, asked: Any, root: np.ndarray, J: np.ndarray) -> InferenceState:
+def _adjusted(state: InferenceState, target: Target, tested: tuple, asked: Any, root: np.ndarray | None) -> InferenceState:
     """The state with p-values and limits corrected for the number of tests.
 
     tested  estimate (K,), spread (K,) and side on the tested scale; limits are estimate ± critical value × spread
-    root    (p, m)  of the covariance of the coefficients;  J (K, p)
+    root    (K, m)  of the covariance of the rows, None where it is not kept
     """
     estimate, spread, side = tested
     plain = isinstance(asked, str) and (asked.lower() == "none" or (asked.lower() == "auto" and target.contrast is None))
@@ -233,10 +241,9 @@ def _adjusted(state: InferenceState, target: Target, tested: tuple, asked: Any, 
     assert state.df is not None
     assert state.level is not None
     correlation = None
-    if method in ("scheffe", "dunnett", "mvt") and len(J) <= LARGEST_VCOV:
-        A = J @ root
+    if method in ("scheffe", "dunnett", "mvt") and root is not None:
         with np.errstate(divide="ignore", invalid="ignore"):
-            unit = A / np.sqrt(np.einsum("ij,ij->i", A, A))[:, None]
+            unit = root / np.sqrt(np.einsum("ij,ij->i", root, root))[:, None]
         correlation = unit @ unit.T
     tests = multiplicity.Tests(
         statistic=state.statistic,

@@ -50,10 +50,9 @@ def mixed_se(problem: Problem, fit: FitState, target: Target, J: Floats, new_res
 
     new_response  the groups are unknown where random effects were left out: their variance then counts
     """
-    new_group = target.details.get("new_group")
-    if new_group is not None:
-        own = [fit.sigma**2 * ((Z @ T) ** 2).sum(axis=1) for Z, T in zip(new_group, term_factors(problem.design.random, fit.theta))]
-        return np.sqrt(np.einsum("kp,pq,kq->k", J, fit.vcov, J) + np.sum(own, axis=0))
+    own = new_group_root(problem, fit, target)
+    if own is not None:
+        return np.sqrt(np.einsum("kp,pq,kq->k", J, fit.vcov, J) + (own**2).sum(axis=1))
     rows = target.details.get("random")
     if problem.design.random is None or (rows is None and not new_response):
         return None
@@ -72,6 +71,14 @@ def mixed_se(problem: Problem, fit: FitState, target: Target, J: Floats, new_res
     if ok.any():
         se[ok] = np.sqrt(varying.row_variances(problem, fit, J[ok], [(codes[ok], Z[ok]) for codes, Z in rows]))
     return se
+
+
+def new_group_root(problem: Problem, fit: FitState, target: Target) -> Floats | None:
+    """σ z T (K, q) of effects of one new group: their covariance beside J V Jᵀ is this times its transpose; None for other targets."""
+    new_group = target.details.get("new_group")
+    if new_group is None:
+        return None
+    return np.hstack([fit.sigma * Z @ T for Z, T in zip(new_group, term_factors(problem.design.random, fit.theta))])
 
 
 def simulated(problem: Problem, fit: FitState, target: Target, root: Floats, options: Any) -> tuple[Floats, Any]:
