@@ -38,7 +38,10 @@ class Gaussian:
 
     def __call__(self, estimate: float, standard_error: float, particles: Floats) -> Floats:
         z = (estimate - particles) / standard_error
-        return -0.5 * (LOG_2PI + z * z) - math.log(standard_error)
+        z *= z
+        z *= -0.5
+        z -= 0.5 * LOG_2PI + math.log(standard_error)
+        return z
 
 
 @frozen
@@ -137,39 +140,45 @@ def drifting(y: Floats, se: Floats, cloud: Cloud, guided: bool = False) -> Cloud
     tails, log_pdf, resample = [cloud.alpha / 2, 1 - cloud.alpha / 2], cloud.log_pdf or Gaussian(), RESAMPLING[cloud.resampling]
     x, log_w = _start(cloud), np.full(N, -math.log(N))
     static = not cloud.q_sd and cloud.transition_sampler is None
-    origin, alive, W = np.arange(N), N, np.full(N, 1 / N)
+    origin, alive, W, own = np.arange(N), N, np.full(N, 1 / N), not guided and cloud.transition_sampler is not None
     for t in range(T):
         if kish(W) < cloud.threshold * N:
             ancestors = resample(W, rng)
             origin = origin[ancestors] if static else ancestors
-            x, W, log_w, alive = x[ancestors], np.full(N, 1 / N), np.full(N, -math.log(N)), int(np.count_nonzero(np.bincount(origin)))
-            resampled += 1
+            x, alive, resampled = x[ancestors], int(np.count_nonzero(np.bincount(origin))), resampled + 1
+            W.fill(1 / N)
+            log_w.fill(-math.log(N))
         if guided:
             variance = cloud.q_sd**2 + se[t] ** 2
             gain = cloud.q_sd**2 / variance
-            increment = Gaussian()(float(y[t]), math.sqrt(variance), x)
+            log_w += Gaussian()(float(y[t]), math.sqrt(variance), x)
             out["mean_f"][t], out["sd_f"][t] = _moments(x, W, cloud.q_sd)
             x = x + gain * (y[t] - x) + math.sqrt(gain) * se[t] * rng.standard_normal(N)
         else:
-            if cloud.transition_sampler is not None:
-                x = checked(cloud.transition_sampler(x, rng), N, "transition_sampler")
+            if own:
+                x = checked(cloud.transition_sampler(x, rng), N, "transition_sampler")  # type: ignore[misc]
             elif cloud.q_sd:
-                x = x + cloud.q_sd * rng.standard_normal(N)
+                step = rng.standard_normal(N)
+                step *= cloud.q_sd
+                x = np.add(x, step, out=step)
             out["mean_f"][t], out["sd_f"][t] = _moments(x, W)
-            increment = checked(log_pdf(float(y[t]), float(se[t]), x), N, "observation_log_pdf")
-        W, total = normalised(log_w + increment)
+            log_w += checked(log_pdf(float(y[t]), float(se[t]), x), N, "observation_log_pdf")
+        W, total = normalised(log_w)
         if not math.isfinite(total):
             raise _impossible(t)
-        log_w, out["loglik"][t] = np.log(np.maximum(W, 1e-320)), total
+        log_w -= total
+        out["loglik"][t] = total
         out["mean"][t], out["sd"][t] = _moments(x, W)
         ci[t], out["ess"][t] = weighted_quantile(x, W, np.array(tails)), kish(W)
         unique[t] = alive
-    return CloudPath(**out, ci=ci, unique=unique, resampled=resampled, particles=x, weights=normalised(log_w)[0])
+    return CloudPath(**out, ci=ci, unique=unique, resampled=resampled, particles=x, weights=W)
 
 
 def _moments(x: Floats, W: Floats, extra_sd: float = 0.0) -> tuple[float, float]:
     mean = float(W @ x)
-    return mean, math.sqrt(float(W @ (x - mean) ** 2) + extra_sd**2)
+    away = x - mean
+    away *= away
+    return mean, math.sqrt(float(W @ away) + extra_sd**2)
 
 
 def still(y: Floats, se: Floats, cloud: Cloud) -> CloudPath:

@@ -21,9 +21,11 @@ def normalised(log_weights: Floats) -> tuple[Floats, float]:
     top = float(log_weights.max())
     if not math.isfinite(top):
         return np.full(len(log_weights), np.nan), top
-    w = np.exp(log_weights - top)
+    w = log_weights - top
+    np.exp(w, out=w)
     total = float(w.sum())
-    return w / total, top + math.log(total)
+    w /= total
+    return w, top + math.log(total)
 
 
 def kish(weights: Floats) -> float:
@@ -75,10 +77,25 @@ def residual(weights: Floats, rng: np.random.Generator) -> Ints:
 RESAMPLING = {"systematic": systematic, "stratified": stratified, "residual": residual, "multinomial": multinomial}
 
 
+BINS, MANY = 512, 2_000  # of a long cloud only the bins that hold the quantiles are sorted
+
+
 def weighted_quantile(x: Floats, weights: Floats, probabilities: Floats) -> Floats:
     """Quantiles (m,) of weighted draws x (N,): the smallest draw whose cumulative weight reaches the probability."""
-    order = np.argsort(x)
-    return x[order][inverse_cdf(np.asarray(probabilities), weights[order])]
+    asked = np.asarray(probabilities)
+    low, high = (float(x.min()), float(x.max())) if len(x) >= MANY else (0.0, 0.0)
+    if not 0.0 < high - low < math.inf:
+        order = np.argsort(x)
+        return x[order][inverse_cdf(asked, weights[order])]
+    place = ((x - low) * ((BINS - 1) / (high - low))).astype(np.intp)
+    upto = np.cumsum(np.bincount(place, weights, BINS))
+    out = np.empty(len(asked))
+    for i, (p, at) in enumerate(zip(asked, inverse_cdf(asked, np.diff(upto, prepend=0.0)))):
+        here = np.flatnonzero(place == at)
+        here = here[np.argsort(x[here])]
+        before = upto[at - 1] if at else 0.0
+        out[i] = x[here[min(int(np.searchsorted(before + np.cumsum(weights[here]), p)), len(here) - 1)]]
+    return out
 
 
 def tempered_step(loglik: Floats, log_weights: Floats, start: float, target: float) -> float:
