@@ -139,6 +139,18 @@ def test_every_random_slope_is_drawn():
     assert (np.abs(lines.mean(axis=0) - [1, 2]) < 5 * np.sqrt(np.diag(S) / 2000)).all()
 
 
+@pytest.mark.parametrize(
+    "spread",
+    [{"Intercept": 1, "x": 0.5, "corr": 0.6}, {"sd": {"Intercept": 1, "x": 0.5}, "corr": 0.6}, {"x": 0.5, "Intercept": 1, "corr": 0.6}],
+)
+def test_the_ways_to_write_a_covariance_draw_the_same(spread):
+    def drawn(spread):
+        m = model("y ~ x + (x | s)")
+        return m.simulate(n=60, coef={"Intercept": 1, "x": 2}, sigma=1, seed=5, x=normal(), s=groups(6), varying={"s": spread}).data["y"]
+
+    np.testing.assert_allclose(drawn(spread), drawn([[1.0, 0.3], [0.3, 0.25]]), rtol=1e-12)
+
+
 def test_random_slopes_of_factors_and_nested_groups_are_drawn():
     """The covariance of all rows over 5000 simulations is that of the terms written out by hand."""
     m = model("y ~ g + (g || s) + (1 | a/b)").simulate(

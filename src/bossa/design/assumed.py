@@ -56,9 +56,11 @@ def term_roots(terms: tuple[RETerm, ...], varying: Mapping[str, Any] | None) -> 
 
 
 def covariance(term: RETerm, given: Any) -> Floats:
-    """Σ (k, k) of one term from {"sd": …, "corr": …}, a covariance matrix, or one standard deviation."""
+    """Σ (k, k) of one term from {"sd": …, "corr": …}, standard deviations by name, a covariance matrix, or one standard deviation."""
     where, k = f"simulate(varying=) of {term.factor!r}", len(term.names)
     if isinstance(given, Mapping):
+        if "sd" not in given and any(name in term.names for name in given):  # {"Intercept": 1, "x": 0.3, "corr": 0.2}
+            given = {"sd": {name: sd for name, sd in given.items() if name != "corr"}, "corr": given.get("corr")}
         for name in given:
             if name not in ("sd", "corr"):
                 raise UnknownOption(name, ("sd", "corr"), where=where, kind="entry")
