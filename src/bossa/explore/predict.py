@@ -77,18 +77,22 @@ def predict(
 
 def fixed_target(problem: Problem, frame: pl.DataFrame, type: str) -> tuple[Target, tuple[str, ...]]:
     """The Target of the fixed part on the rows of a frame, and what to say of rows that have no prediction."""
-    rows = problem.encoder.rows(frame)
-    full, kept = np.asarray(rows.X), np.asarray(problem.design.kept)
-    estimable = _within(full, problem)
+    if frame is problem.data:  # the very rows of the fit: the design has them
+        X, offset, estimable, missing = problem.design.X, problem.design.offset, None, 0
+        lost = 0
+    else:
+        rows = problem.encoder.rows(frame)
+        full = np.asarray(rows.X)
+        X, offset, estimable = full[:, np.asarray(problem.design.kept)], rows.offset, _within(full, problem)
+        missing, lost = int((~rows.ok).sum()), 0 if estimable is None else int((~estimable & rows.ok).sum())
     target = Target(
         labels=frame,
-        steps=(Linear(matrix=full[:, kept], offset=rows.offset, label="rows of the new data"),),
+        steps=(Linear(matrix=X, offset=offset, label="rows of the new data"),),
         kind="predictions",
         scale=type,
         back=through(problem.link) if type == "response" else None,
         estimable=estimable,
     )
-    missing, lost = int((~rows.ok).sum()), 0 if estimable is None else int((~estimable & rows.ok).sum())
     notes = own_scale(problem)
     notes += [f"{missing} row{'s have' if missing > 1 else ' has'} a missing value and no prediction"] if missing else []
     notes += [f"{lost} row{'s are' if lost > 1 else ' is'} not determined by the data: the design has no such rows"] if lost else []

@@ -101,8 +101,8 @@ def crossval(problem: Problem, fit: FitState, target: Target, options: CrossVali
 
 def _own_rows(problem: Problem, target: Target) -> None:
     design, data = problem.design, problem.data
-    same = data is not None and target.labels.height == design.n_data and target.labels[design.rows].equals(data)
-    if not same:
+    same = data is not None and target.labels.height == design.n_data
+    if not same or not (target.labels if design.n == design.n_data else target.labels[design.rows]).equals(data):
         raise Refused("only rows that the fit has used can be left out of it.", where=WHERE, do="Use m.predict().infer(how='cv').")
 
 
