@@ -289,7 +289,8 @@ def diagnostics_frame(m: Readable, numbers: Mapping[str, Any]) -> pl.DataFrame:
         extra = getattr(inference, "extra", None)
         if isinstance(extra, CVState):
             numbers = {**numbers, **extra.numbers}
-    return pl.DataFrame({k: series([v]) for k, v in numbers.items()})
+    absent = {k: pl.Float64 for k, v in numbers.items() if isinstance(v, float) and np.isnan(v)}
+    return pl.DataFrame([{**numbers, **dict.fromkeys(absent)}], schema_overrides=absent)
 
 
 def designmat_frame(m: Readable) -> pl.DataFrame:
