@@ -191,10 +191,10 @@ def _explained(problem: Problem, fit: FitState, n: float, rank: int, intercept: 
         rsquared = 0.0 if varies else math.nan
         return {"rsquared": rsquared, "rsquared_adj": rsquared} | dict.fromkeys(("fstat", "fstat_df1", "fstat_df2", "fstat_p_value"))
     rsquared = explained / total
-    if df2 <= 0:
+    if df2 <= 0 or fit.prior is not None:  # F compares least-squares fits, which one with a prior is not
         return {
             "rsquared": rsquared,
-            "rsquared_adj": math.nan,
+            "rsquared_adj": 1 - (1 - rsquared) * (n - intercept) / df2 if df2 > 0 else math.nan,
             "fstat": math.nan,
             "fstat_df1": df1,
             "fstat_df2": df2,

@@ -1,8 +1,8 @@
 """How sure, batch by batch: the model learns from one batch of rows after the other and keeps what each step knew.
 
 The data of the fit are split by `by=`; the prior is flat unless given (the fit itself has seen the data). The table shows the last state:
-`posterior_mean`, `posterior_sd` and limits; `.trajectory()` shows every one, `.monitor()` what to make of them; `.assimilate(batch)` goes
-on from there.
+`estimate` and `posterior_mean` are its mean, not the fit's; `posterior_sd` and limits. `.trajectory()` shows every state, `.monitor()`
+what to make of them; `.assimilate(batch)` goes on from there.
 
 Source: assimilate/ (engine, solve, monitoring).
 """
@@ -22,6 +22,7 @@ from ..state.design import Problem
 from ..state.fields import choice, conf_level, flag, integer
 from ..state.fit import FitState
 from ..state.inference import InferenceState, JointTestState
+from ..state.posterior import Posterior
 from ..state.target import Target
 from . import backend
 from .posterior import NewRows
@@ -109,18 +110,33 @@ def inference(problem: Problem, target: Target, result: AssimilationResult) -> I
     moves = "no drift" if isinstance(drift, str) and drift == "none" else "drifting"
     if state.varying is not None:
         prior = f"{prior}; relative variances of the random effects: the fit's, taken as known"
-    notes = (f"assimilated {len(result.batch)} batches by {state.by!r}; prior: {prior}; {moves}",)
+    told, fitted = float(np.sum(result.n)), problem.design.n_obs
+    notes = (
+        f"assimilated {len(result.batch)} batches by {state.by!r}; prior: {prior}; {moves}",
+        "estimate: the posterior mean after the last batch, not the fit's",
+        *(() if told == fitted else (f"the stream has seen {told:g} rows, the fit {fitted:g}: the fit's own numbers are of those",)),
+    )
     return InferenceState(
         how="assim",
         level=1 - result.alpha,
+        estimate=mean,
         interval=interval,
         df=df,
         columns={"posterior_mean": mean, "posterior_sd": sd},
+        vcov=None if target.steps else covariance_of(post),
         notes=(*notes, *result.notes),
         options={"by": state.by, "time": state.time, "drift": drift, "order": state.options.order},
         extra=post,
         stream=result,
     )
+
+
+def covariance_of(post: Posterior) -> np.ndarray | None:
+    """Covariance (k, k) of a posterior: a Student-t's is df/(df − 2) times its scale, and not there up to two degrees of freedom."""
+    scale = post.cov.dense()
+    if post.df is None:
+        return scale
+    return scale * post.df / (post.df - 2) if post.df > 2 else None
 
 
 def stream_of(state: InferenceState | JointTestState | None, asked: str) -> AssimilationResult:

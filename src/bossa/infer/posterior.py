@@ -84,14 +84,15 @@ class PosteriorOptions:
 
 @backend("posterior", PosteriorOptions)
 def posterior(problem: Problem, fit: FitState, target: Target, options: PosteriorOptions) -> InferenceState:
-    """The posterior of the target's rows; their standard deviations and limits in the table, itself at `.posterior`."""
+    """The posterior of the target's rows; their means, standard deviations and limits in the table, itself at `.posterior`."""
     post = of_target(of_coefficients(problem, fit, options), target)
-    spread, limits = post.sd(), post.interval(options.conf_level)
+    middle, spread, limits = post.mean, post.sd(), post.interval(options.conf_level)
     if post.back is not None:
         spread = np.abs(np.asarray(post.back.slope(post.mean))) * spread
+        middle = np.asarray(post.back.value(post.mean))
     known = np.ones(len(spread), dtype=bool) if target.estimable is None else target.estimable
-    sd, interval = np.full(len(known), np.nan), np.full((2, len(known)), np.nan)
-    sd[known], interval[:, known] = spread, limits
+    mean, sd, interval = (np.full(shape, np.nan) for shape in (len(known), len(known), (2, len(known))))
+    mean[known], sd[known], interval[:, known] = middle, spread, limits
     df = None if post.df is None else np.where(known, post.df, np.nan)
     used = post.provenance.adapter if post.provenance is not None else options.adapter
     told = {"adapter": used} | {
@@ -100,6 +101,7 @@ def posterior(problem: Problem, fit: FitState, target: Target, options: Posterio
     return InferenceState(
         how="posterior",
         level=options.conf_level,
+        estimate=mean,
         interval=interval,
         df=df,
         columns={"sd": sd},

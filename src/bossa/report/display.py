@@ -86,7 +86,7 @@ def row_decimals(se: Any) -> int | None:
 
 def cells(frame: pl.DataFrame, formats: Mapping[str, str]) -> dict[str, list[str]]:
     """Every column of `frame` as text. formats: column → "estimate" | "number" | "statistic" | "df" | "p" | "plain"."""
-    errors = next((frame[c].to_list() for c in ("se", "std_error") if c in frame.columns), [None] * frame.height)
+    errors = next((frame[c].to_list() for c in ("se", "std_error", "posterior_sd") if c in frame.columns), [None] * frame.height)
     decimals = [row_decimals(se) for se in errors]
     return {name: [cell(v, formats.get(name, "plain"), d) for v, d in zip(frame[name].to_list(), decimals)] for name in frame.columns}
 

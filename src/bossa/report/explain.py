@@ -16,7 +16,7 @@ import numpy as np
 import polars as pl
 from attrs import frozen
 
-from ..explore.diagnose import scores
+from ..explore.diagnose import is_linear, scores
 from ..state.inference import SimulationState
 from ..state.target import Each, Linear, Target
 from . import html, table, text
@@ -129,6 +129,10 @@ def _head(m: Readable, z: np.ndarray, symbol: str, rows: int = 5) -> pl.DataFram
 
 def _scale(m: Readable) -> Step:
     fit = m.fit_state
+    if fit.prior is not None and is_linear(m.problem):
+        frame = pl.DataFrame({"variance": [fit.dispersion], "sigma": [fit.sigma]})
+        how = f"{fit.df_resid:g} degrees of freedom: residuals, the distance from the prior's mean, and what was told of σ"
+        return Step("sigma", f"σ̂² on {how}" if fit.dispersion_estimated else "σ is taken as known", frame)
     if not fit.dispersion_estimated:
         return Step("dispersion", f"φ is 1 for the {m.spec.family.name} family", pl.DataFrame({"dispersion": [fit.dispersion]}))
     if fit.estimator == "lm":

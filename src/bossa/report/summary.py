@@ -14,6 +14,7 @@ import numpy as np
 import polars as pl
 from attrs import frozen
 
+from ..explore.diagnose import is_linear
 from . import table, text
 from .display import cell, degrees, probability
 from .table import Readable
@@ -49,7 +50,7 @@ def summary(m: Readable, numbers: Mapping[str, Any], residuals: np.ndarray) -> S
 
 def _call(m: Readable) -> list[str]:
     spec = m.spec
-    return [f"      {text.kind(spec)}, family {spec.family.name}, {spec.link.name} link, {spec.method.upper()}"]
+    return [f"      {text.kind(spec)}, family {spec.family.name}, {spec.link.name} link, {text.method(m)}"]
 
 
 def _how(m: Readable) -> str:
@@ -58,7 +59,7 @@ def _how(m: Readable) -> str:
 
 def _residuals(m: Readable, residuals: np.ndarray) -> list[str]:
     """Five numbers, or every residual where there are no more."""
-    name = "Residuals:" if m.fit_state.estimator in ("lm", "lmm") else "Deviance residuals:"
+    name = "Residuals:" if is_linear(m.problem) else "Deviance residuals:"
     finite = residuals[np.isfinite(residuals)]
     if len(finite) == 0:
         return []
@@ -70,7 +71,7 @@ def _residuals(m: Readable, residuals: np.ndarray) -> list[str]:
 def _model_lines(m: Readable, numbers: Mapping[str, Any]) -> list[str]:
     """The numbers of the whole model, as R words them."""
     d = {k: float(v) for k, v in numbers.items() if v is not None and isfinite(v)}
-    lines = {"lm": _linear(d), "lmm": _mixed(d)}.get(m.fit_state.estimator) or _generalized(m, d)
+    lines = (_linear(m, d) if m.problem.design.random is None else _mixed(d)) if is_linear(m.problem) else _generalized(m, d)
     return [*lines, f"Rows: {text.rows_used(m)}", f"Convergence {table.convergence(m.fit_state.outcome)}"]
 
 
@@ -80,10 +81,11 @@ def _mixed(d: Mapping[str, float]) -> list[str]:
     return [f"{words}: {cell(d[key])}" for key, words in names.items() if key in d]
 
 
-def _linear(d: Mapping[str, float]) -> list[str]:
+def _linear(m: Readable, d: Mapping[str, float]) -> list[str]:
     lines = []
     if "sigma" in d:
-        lines.append(f"Residual standard error: {cell(d['sigma'])} on {degrees(d['df_resid'])} degrees of freedom")
+        on = f"on {degrees(d['df_resid'])} degrees of freedom" if m.fit_state.dispersion_estimated else "(taken as known)"
+        lines.append(f"Residual standard error: {cell(d['sigma'])} {on}")
     if "rsquared" in d:
         adjusted = f", adjusted R²: {cell(d['rsquared_adj'])}" if "rsquared_adj" in d else ""
         lines.append(f"R²: {cell(d['rsquared'])}{adjusted}")

@@ -100,7 +100,9 @@ COLUMNS: dict[str, Column] = {
     "df_model": Column("Coefficients estimated, the intercept not counted.", "df"),
     "df_resid": Column("Residual degrees of freedom.", "df"),
     "sigma": Column("Residual standard deviation (√dispersion for generalized linear models); in `augment`: without the row."),
-    "dispersion": Column("Variance of the response relative to what the family's variance function says."),
+    "dispersion": Column(
+        "Variance of the response relative to what the family's variance function says; in `aci`: how much the spread moved."
+    ),
     "deviance": Column("Twice the log-likelihood lost against a model that fits every row; the residual sum of squares for linear models."),
     "null_deviance": Column("Deviance of the model with an intercept (and the offset) alone."),
     "df_null": Column("Residual degrees of freedom of that model.", "df"),
@@ -139,6 +141,49 @@ COLUMNS: dict[str, Column] = {
     "rsquared_conditional": Column("Share of the variance that fixed and random effects carry."),
     "icc": Column("Share of the variance left by the fixed effects that lies between groups."),
     "reml_criterion": Column("−2 times the restricted log-likelihood."),
+    # streams
+    "batch": Column("Id of the batch; in `weights` null: the prior.", "plain"),
+    "t": Column("Place of the batch in the stream, from 0.", "plain"),
+    "time": Column("When the batch was made; dates count in days.", "plain"),
+    "posterior_mean": Column("Mean of what is known after the batch, given the batches so far (smoothed: given all).", "estimate"),
+    "posterior_sd": Column("Its standard deviation.", "estimate"),
+    "innovation": Column("What the batch alone says, less what was forecast of it.", "estimate"),
+    "innovation_sd": Column("Standard deviation that the forecast gave to the innovation.", "estimate"),
+    "z": Column("innovation / innovation_sd; in `monitor` as a normal score where sigma is estimated. Beyond ±3 is an alarm.", "statistic"),
+    "nis": Column("Squared distance of the whole batch from its forecast; near the number of coefficients if the model holds."),
+    "p_nis": Column("Probability of a nis at least as large, if the model holds.", "p"),
+    "gain": Column("Share of the forecast's variance that the batch took away; 1: the past counts for nothing."),
+    "ess": Column("How many typical batches the posterior is worth (median variance of those so far); of particles: how many count."),
+    "ess_kish": Column("Effective number of batches in the mean, (Σw)² / Σw² of their weights."),
+    "log_evidence": Column("Log-probability of all batches so far: differences between models are log Bayes factors."),
+    "alarm": Column("What was off in the batch: z, cusum, or both.", "plain"),
+    "cusum_up": Column("Sum of what exceeded the forecast, Page's; beyond 5 the number has shifted upwards."),
+    "cusum_down": Column("The same of what fell short."),
+    "e_value": Column("Evidence against the null value, valid however often one looks: 20 rejects at 5%."),
+    "cs_lower": Column("Lower limit of the confidence sequence: it holds at every look at once.", "estimate"),
+    "cs_upper": Column("Upper limit of the same.", "estimate"),
+    "source": Column("The coefficient about which the batch was a surprise.", "plain"),
+    "weight": Column("In `weights`: share of the batch in the last mean; in `news`: how far the term moves for a unit of surprise."),
+    "news": Column("How far the batch moved the term by that surprise; adds up to the revision."),
+    "aci": Column("How much later batches rewrote the state, in nats: `signal` + `dispersion`. It says nothing of causes."),
+    "signal": Column("The part of `aci` by which the mean moved."),
+    "range": Column("For how many later batches the state keeps being rewritten."),
+    "most": Column("The largest divergence (nats) between the state given all batches and given some."),
+    # priors and data
+    "share": Column("Share of the number that is data, the rest is prior: diagonal of the averaging kernel."),
+    "prior_sd": Column("Standard deviation before the data; inf: nothing was known.", "estimate"),
+    # power
+    "true": Column("Value that the data were simulated with."),
+    "power": Column("Share of simulated data sets in which the null was rejected."),
+    "power_lower": Column("Lower limit of that share's interval, given so many replicates."),
+    "power_upper": Column("Upper limit of the same."),
+    "bias": Column("Mean estimate less the true value."),
+    "mean_se": Column("Mean standard error over replicates."),
+    "coverage": Column("Share of intervals that held the true value."),
+    "replicates": Column("Simulated data sets that were fitted.", "df"),
+    "failed": Column("Simulated data sets that were not usable.", "df"),
+    "reasons": Column("Why they were not.", "plain"),
+    "seed": Column("Replays the study.", "plain"),
     # broom's names
     "std_error": Column("`se` under broom's name (`tidy`).", "estimate"),
     "conf_low": Column("`ci_lower` under broom's name.", "estimate"),
@@ -195,6 +240,12 @@ def beside(left: pl.DataFrame, columns: Mapping[str, Any]) -> pl.DataFrame:
     return left.with_columns(made) if left.columns else pl.DataFrame(made)
 
 
+def shown(fitted: np.ndarray, inference: Any) -> np.ndarray:
+    """The numbers of a table: the fit's, or those that the inference puts in their place (the mean of a posterior)."""
+    own = inference.estimate if isinstance(inference, InferenceState) else None
+    return fitted if own is None else own
+
+
 def uncertainty(inference: InferenceState | None, names: tuple[str, ...] | None = None) -> dict[str, Any]:
     """The columns of an inference in table order; `names` restricts the standard ones."""
     if inference is None:
@@ -226,7 +277,7 @@ def _positions(kept: np.ndarray) -> np.ndarray:
 def params_frame(m: Readable) -> pl.DataFrame:
     """term, estimate, inference columns; coefficients that rank dropped are null rows in their place."""
     design = m.problem.design
-    numbers = beside(pl.DataFrame({"estimate": m.fit_state.coef}), uncertainty(m.inference))
+    numbers = beside(pl.DataFrame({"estimate": shown(m.fit_state.coef, m.inference)}), uncertainty(m.inference))
     numbers = numbers if design.kept.all() else _take(numbers, _positions(design.kept))
     return numbers.insert_column(0, pl.Series("term", design.columns))
 
@@ -245,7 +296,7 @@ def effects_frame(m: Readable) -> pl.DataFrame:
     if isinstance(m.focus_inference, JointTestState):
         return m.focus_inference.frame
     target = m.focus.target
-    columns = {"estimate": m.focus.estimate, **uncertainty(m.focus_inference)}
+    columns = {"estimate": shown(m.focus.estimate, m.focus_inference), **uncertainty(m.focus_inference)}
     if target.estimable is not None:
         numbers = _take(
             pl.DataFrame({k: series(v) for k, v in columns.items()}), np.where(target.estimable, np.arange(len(target.estimable)), -1)
@@ -256,7 +307,8 @@ def effects_frame(m: Readable) -> pl.DataFrame:
 
 def predictions_frame(m: Readable) -> pl.DataFrame:
     """The rows asked for, fitted, and se and limits after `.infer()`."""
-    return beside(m.focus.newdata, {"fitted": m.focus.fitted, **uncertainty(m.focus_inference, ("se", "ci_lower", "ci_upper"))})
+    fitted = shown(m.focus.fitted, m.focus_inference)
+    return beside(m.focus.newdata, {"fitted": fitted, **uncertainty(m.focus_inference, ("se", "ci_lower", "ci_upper"))})
 
 
 def simulations_frame(m: Readable) -> pl.DataFrame:

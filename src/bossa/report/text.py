@@ -93,9 +93,14 @@ def _facts(m: table.Readable) -> list[tuple[str, str]]:
     facts += levels(m)
     groups = dict.fromkeys(f"{t.factor}: {len(t.levels)}" for t in _random_terms(m))
     facts += [("groups", ", ".join(groups))] if groups else []
-    facts.append(("method", spec.method.upper()))
+    facts.append(("method", method(m)))
     facts.append(("fit", str(table.convergence(m.fit_state.outcome))))
     return [*facts, *_scale(m.fit_state)]
+
+
+def method(m: table.Readable) -> str:
+    """ "OLS", "REML" …; "MAP": the most probable coefficients given a prior."""
+    return str(m.spec.method).upper() if m.fit_state.prior is None else "MAP, most probable coefficients given the prior"
 
 
 def _scale(fit: Any) -> list[tuple[str, str]]:
@@ -105,6 +110,8 @@ def _scale(fit: Any) -> list[tuple[str, str]]:
         name, value = ("sigma", fit.sigma) if fit.estimator in ("lm", "lmm", "prior") else ("dispersion", fit.dispersion)
         on = f"{cell(fit.df_resid, 'df')} residual degrees of freedom"
         out.append((name, f"not estimable on {on}" if math.isnan(value) else f"{cell(value)} on {on}"))
+    elif fit.prior is not None and fit.prior.sigma is not None:
+        out.append(("sigma", f"{cell(fit.sigma)}, taken as known"))
     return out
 
 

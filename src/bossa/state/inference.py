@@ -17,6 +17,7 @@ class InferenceState:
     how        "asymp" | "boot" | …
     level      coverage of the interval
     se         (K,)    standard errors; None where the how has none
+    estimate   (K,)    as shown, where the how has its own (a posterior's mean); None: the fit's
     statistic  (K,)    with `statistic_name` "t", "z", "F" …
     df         (K,)    inf for z
     p_value    (K,)
@@ -30,6 +31,7 @@ class InferenceState:
 
     how: str
     level: float | None = 0.95
+    estimate: np.ndarray | None = array("K", optional=True)
     se: np.ndarray | None = array("K", optional=True)
     statistic: np.ndarray | None = array("K", optional=True)
     statistic_name: str = "t"

@@ -112,11 +112,8 @@ def uncertainty_said(state: InferenceState | None) -> str:
 
 
 def limits(frame: pl.DataFrame, estimate: str = "estimate") -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Estimates and limits (K,) each, nan where there are none; an open side ends a little beyond all that is finite.
-
-    Where the intervals are of a posterior of its own mean (how="assim"), that mean stands for the estimate.
-    """
-    middle = frame["posterior_mean" if "posterior_mean" in frame.columns else estimate].cast(pl.Float64).to_numpy(writable=True)
+    """Estimates and limits (K,) each, nan where there are none; an open side ends a little beyond all that is finite."""
+    middle = frame[estimate].cast(pl.Float64).to_numpy(writable=True)
     if "ci_lower" not in frame.columns:
         return middle, np.full(len(middle), np.nan), np.full(len(middle), np.nan)
     lower, upper = (frame[c].cast(pl.Float64).to_numpy(writable=True) for c in ("ci_lower", "ci_upper"))
