@@ -14,7 +14,7 @@ from bossa import model
 from bossa.errors import BossaWarning, ConvergenceWarning
 from bossa.estimate import many, registry
 from bossa.infer.plan import SCHEMES, expanded, plan
-from bossa.state.plan import Plan
+from bossa.state.plan import Plan, Replicates
 
 MODELS = {
     "lm": ("y ~ x + g", {}),
@@ -92,6 +92,78 @@ def test_a_block_at_once_equals_the_data_of_each_replicate_fitted_alone(name, sc
         assert np.abs(draws.coef[i] - state.coef).max() < 2e-5 * se.max()
         np.testing.assert_allclose(draws.se[i], np.sqrt(np.diag(state.vcov)), rtol=1e-3 if fit.theta is not None else 1e-6)
         np.testing.assert_allclose(draws.sigma[i], state.sigma, rtol=1e-4)
+
+
+ONE_FACTOR = {
+    "intercept": ("y ~ x + (1 | s)", {}),
+    "slope, weighted, offset": ("y ~ x + (x | s)", {"weights": "w", "offset": "o"}),
+    "ml": ("y ~ x + g + (1 | s)", {"method": "ml", "weights": "w"}),
+    "apart": ("y ~ x + (1 | s) + (0 + x | s)", {}),
+    "counted groups": ("y ~ x + (1 | s)", {"freq_weights": "m"}),
+}
+
+
+def counted_rows():
+    """30 groups of 6 rows; m counts whole groups."""
+    data = rows(180).with_columns(s=pl.int_range(180) % 30)
+    noise = np.random.default_rng(5).normal(size=(2, 30))
+    s = data["s"].to_numpy()
+    return data.with_columns(
+        y=data["y"] + 1.2 * noise[0][s] + 0.8 * noise[1][s] * data["x"], m=1 + data["s"] % 2, s=data["s"].cast(pl.String)
+    )
+
+
+@pytest.mark.parametrize("name", ONE_FACTOR)
+@pytest.mark.parametrize("scheme", ["group", "bayes", "jackknife", "parametric"])
+def test_groups_counted_at_once_are_groups_counted_one_by_one(name, scheme):
+    """Counts of whole groups (and new responses) go through the cross-products of the groups: θ, σ, se and likelihood are the loop's."""
+    formula, options = ONE_FACTOR[name]
+    m = model(formula, counted_rows(), **options).fit()
+    problem, fit = m.problem, m.fit_state
+    block = plan(problem, fit, scheme, 25, seed=2).block(0)
+    at_once = registry.named("lmm").many(problem, fit, block)
+    alone = many._one_by_one(problem, fit, block)
+    here = at_once.code == 0
+    assert here.sum() > 20
+    assert (alone.code[here] == 0).all()
+    se = np.sqrt(np.diag(fit.vcov))
+    assert (np.abs(at_once.coef - alone.coef)[here] < 2e-5 * se).all()
+    np.testing.assert_allclose(at_once.loglik[here], alone.loglik[here], atol=1e-7)
+    np.testing.assert_allclose(at_once.sigma[here], alone.sigma[here], rtol=2e-5)
+    np.testing.assert_allclose(at_once.se[here], alone.se[here], rtol=1e-4)
+    np.testing.assert_allclose(at_once.theta[here], alone.theta[here], atol=2e-4)
+
+
+def test_too_few_groups_are_left_to_a_fit_of_their_own_which_says_why():
+    """One group drawn every time, and groups that never meet a level of g: the batch does not answer for them."""
+    data = counted_rows().with_columns(g=pl.when(pl.col("s").cast(int) < 25).then(pl.lit("a")).otherwise(pl.lit("b")))
+    m = model("y ~ x + g + (1 | s)", data).fit()
+    counts = np.ones((3, 30))
+    counts[0, 1:] = 0
+    counts[1, 25:] = 0
+    block = Replicates(freq=counts[:, np.arange(180) % 30])
+    assert registry.named("lmm").many(m.problem, m.fit_state, block).code.tolist() == [2, 2, 0]
+    chosen = Plan(scheme="x", unit="group", n=3, rows=180, seed=1, draw=Given(block.freq))
+    assert many.refit(m.problem, m.fit_state, chosen).code.tolist() == [4, 1, 0]
+
+
+class Given:
+    """Frequencies as they are."""
+
+    def __init__(self, freq):
+        self.freq = freq
+
+    def __call__(self, rng, start, b):
+        return self.freq[start : start + b]
+
+
+def test_crossed_groups_and_rows_within_groups_are_fitted_one_by_one():
+    problem, fit = fitted("lmm")
+    halves = np.ones((2, 60))
+    halves[:, :3] = 2.0
+    assert registry.named("lmm").many(problem, fit, Replicates(freq=halves)) is None
+    crossed = model("y ~ x + (1 | s) + (1 | g)", rows()).fit()
+    assert registry.named("lmm").many(crossed.problem, crossed.fit_state, Replicates(freq=np.ones((2, 60)))) is None
 
 
 @pytest.mark.parametrize("name", ["lm", "logit", "lmm"])

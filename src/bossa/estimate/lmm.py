@@ -30,8 +30,8 @@ from ..state.plan import Draws, Replicates
 from ..types import Array, Bools, Floats
 from . import random
 from .lm import dropped_note
+from .refits import refit_counts, refit_responses
 from .registry import estimator
-from .responses import refit_responses
 
 SMALL = 2_000  # random effects up to which a second start costs next to nothing
 COLLINEAR = 1e-9  # what must be left of a column of Z beside the others of its term for it to be made orthogonal to them
@@ -361,11 +361,28 @@ def _onto_boundary(prepared: Prepared, best: Minimum, options: dict[str, Any]) -
 
 
 def lmm_many(problem: Problem, fit: FitState, replicates: Replicates) -> Draws | None:
-    """New responses without another pass over what they leave alone; frequencies change it all, so they are fitted one by one."""
-    if replicates.y is None:
+    """New responses, or new counts of whole groups, without another pass over the rows; other frequencies are fitted one by one."""
+    design = problem.design
+    weights, count, _ = rows_and_counts(design)
+    if replicates.y is not None:
+        return refit_responses(prepare(problem), design, weights, fit, replicates.y)
+    counts = group_counts(design, count, np.asarray(replicates.freq))
+    return None if counts is None else refit_counts(prepare(problem), design, weights, fit, counts)
+
+
+def group_counts(design: Design, count: Floats | None, freq: Floats) -> Floats | None:
+    """How often each group counts (b, G), where frequencies (b, n) are constant within the one factor's groups; else None.
+
+    count  (G,)  the groups' own, from `rows_and_counts`
+    """
+    terms = design.random.terms  # type: ignore[union-attr]
+    if len({t.factor for t in terms}) > 1 or (design.freq is not None and count is None):
         return None
-    weights, count, _ = rows_and_counts(problem.design)
-    return None if count is not None else refit_responses(prepare(problem), weights, problem, fit, replicates.y)
+    group = terms[0].group
+    by_group = freq[:, np.unique(group, return_index=True)[1]]
+    if not (by_group[:, group] == freq).all():
+        return None
+    return by_group if count is None else by_group * count
 
 
 @estimator("lmm", accepts=accepts, many=lmm_many, takes=("max_iter", "tol", "start"))

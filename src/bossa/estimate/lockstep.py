@@ -6,8 +6,6 @@ All replicates take their quasi-Newton steps together, from the full data's esti
 the estimator's own fit of its data (tested). A replicate that ends at the boundary or not at all gets NOT_CONVERGED and is fitted on its
 own by `many.refit_block`. None says that the block has no batched form: several grouping factors, an estimated dispersion parameter,
 quadrature or nagq = 0, counts that differ within groups, groups large enough for one fit to fill the machine.
-
-Source: Nocedal & Wright (2006) eq. 6.17 for the updates.
 """
 
 from __future__ import annotations
@@ -18,17 +16,18 @@ import numpy as np
 from attrs import evolve
 
 from ..kernels.gram import FINE, NOT_CONVERGED
+from ..kernels.lockstep import descend
 from ..kernels.pirls import Mixed, laplace, mode_slopes
 from ..kernels.response import constants
 from ..kernels.systems import OneFactor
 from ..state.design import Problem
 from ..state.fit import FitState
 from ..state.plan import Draws, Replicates
-from ..types import Bools, Floats
+from ..types import Bools, Floats, Ints
+from .lmm import group_counts
 from .marginal import DIFFERENCE, TOL
 from .mixed import MixedEngine, prepare
 
-STEPS = 60
 MOST_ROWS = 20_000  # rows above which replicates gain nothing from being together
 SMALL_SD = 1e-2  # on the linear predictor: a random effect below this may be on its way to 0
 LARGE_SD = 10.0  # and one above it to infinity
@@ -45,6 +44,7 @@ class Block:
         self.count = group_counts
         self.u = s.zero(replicates.size)
         self.x = np.tile(start, (replicates.size, 1))
+        self.mode: Any = None
 
     def models(self, active: Any) -> Mixed:
         """The model of the replicates `active`, as one."""
@@ -54,11 +54,16 @@ class Block:
         count = self.count[active]  # type: ignore[index]
         return evolve(model, system=evolve(s, count=count, row_count=count[:, s.code]))
 
-    def __call__(self, x: Floats, active: Any) -> tuple[Floats, Floats, Any]:
-        """D (b,), gradient (b, m) and the modes; D is inf where it cannot be computed."""
+    def at(self, x: Floats, active: Ints) -> tuple[Floats, Floats]:
+        """D (b,) and its gradient (b, m); inf where they cannot be computed."""
         made = laplace(self.models(active), x[:, : self.p], x[:, self.p :], self.u[:, active])
         good = made.mode.arrived & np.isfinite(made.gradient).all(axis=1)
-        return np.where(good, made.deviance, np.inf), made.gradient, made.mode
+        self.mode = made.mode
+        return np.where(good, made.deviance, np.inf), made.gradient
+
+    def settle(self, taken: Ints, better: Bools) -> None:
+        """The next modes are searched from these."""
+        self.u[:, taken] = self.mode.u[:, better]
 
 
 def glmm_many(problem: Problem, fit: FitState, replicates: Replicates) -> Draws | None:
@@ -71,64 +76,15 @@ def glmm_many(problem: Problem, fit: FitState, replicates: Replicates) -> Draws 
     small = isinstance(s, OneFactor) and model.XT.shape[1] <= MOST_ROWS
     if not small or model.response.shaped or prepared.basis is not None or not prepared.kept.all():
         return None
-    counts = _group_counts(s, replicates, problem)
+    counts = None if replicates.freq is None else group_counts(problem.design, s.count, np.asarray(replicates.freq))
     if replicates.y is None and counts is None:
         return None
     block = Block(model, replicates, counts, engine.x)
     with np.errstate(all="ignore"):
-        found, done = _descend(block, np.asarray(np.linalg.pinv(engine.hessian), dtype=float))
-        done &= (np.abs(block.x[:, : block.p] - fit.coef) < FAR * np.sqrt(np.diag(fit.vcov))).all(axis=1)
-        return _draws(block, found, done)
-
-
-def _group_counts(s: OneFactor, replicates: Replicates, problem: Problem) -> Floats | None:
-    """(b, G) where the frequencies are constant within groups and the design's own counts are groups' too, else None."""
-    if replicates.freq is None or (problem.design.freq is not None and s.count is None):
-        return None
-    freq = np.asarray(replicates.freq)[:, s.order]
-    by_group = freq[:, s.starts]
-    if not (by_group[:, s.code] == freq).all():
-        return None
-    return by_group if s.count is None else by_group * s.count
-
-
-def _descend(block: Block, inverse: Floats) -> tuple[Floats, Bools]:
-    """D (B,) at the end and which replicates got there; x and u of the block are moved."""
-    B = len(block.x)
-    H = np.tile(inverse, (B, 1, 1))
-    active = np.arange(B)
-    D, g, mode = block(block.x, active)
-    block.u = mode.u
-    t, gain = np.ones(B), np.full(B, np.inf)
-    for _ in range(STEPS):
-        step = -np.einsum("bij,bj->bi", H[active], g[active])
-        slope = np.einsum("bi,bi->b", step, g[active])
-        gain[active] = -slope
-        keep = (gain[active] > TOL) & np.isfinite(D[active])
-        active, step, slope = active[keep], step[keep], slope[keep]
-        if not len(active):
-            break
-        moved = t[active, None] * step
-        newD, newg, mode = block(block.x[active] + moved, active)
-        better = newD <= D[active] + 1e-4 * t[active] * slope + 1e-10 * (1.0 + np.abs(D[active]))
-        t[active] = np.where(better, 1.0, 0.3 * t[active])
-        at = active[better]
-        H[at] = _updated(H[at], moved[better], (newg[better] - g[at]))
-        block.x[at] += moved[better]
-        block.u[:, at] = mode.u[:, better]
-        D[at], g[at] = newD[better], newg[better]
-    return D, (gain <= TOL) & np.isfinite(D)
-
-
-def _updated(H: Floats, s: Floats, y: Floats) -> Floats:
-    """Inverse BFGS updates of H (b, m, m) with steps s and changes of gradient y (b, m); none where the curvature is not positive."""
-    sy = np.einsum("bi,bi->b", s, y)
-    Hy = np.einsum("bij,bj->bi", H, y)
-    yHy = np.einsum("bi,bi->b", y, Hy)
-    good = sy > 1e-8 * np.sqrt(np.einsum("bi,bi->b", s, s) * np.einsum("bi,bi->b", y, y))
-    r = np.where(good, 1.0 / np.where(good, sy, 1.0), 0.0)
-    cross = r[:, None, None] * (Hy[:, :, None] * s[:, None, :])
-    return H + ((1.0 + yHy * r) * r)[:, None, None] * (s[:, :, None] * s[:, None, :]) - cross - cross.transpose(0, 2, 1)
+        found = descend(block, block.x, np.asarray(np.linalg.pinv(engine.hessian), dtype=float), TOL)
+        block.x = found.x
+        near = (np.abs(found.x[:, : block.p] - fit.coef) < FAR * np.sqrt(np.diag(fit.vcov))).all(axis=1)
+        return _draws(block, found.value, found.done & near)
 
 
 def _draws(block: Block, D: Floats, done: Bools) -> Draws:
@@ -166,8 +122,8 @@ def _hessians(block: Block) -> tuple[Floats, Floats]:
     """Hessians (B, m, m) of D by central differences, and its gradients (B, m), at the block's x."""
     B, m = block.x.shape
     everyone = np.arange(B)
-    _, g, mode = block(block.x, everyone)
-    block.u = mode.u
+    _, g = block.at(block.x, everyone)
+    mode = block.mode
     model = block.models(everyone)
     slopes = mode_slopes(model, mode)
     scale = np.sqrt(2.0 * np.einsum("bii->bi", model_information(model, mode, block.x)))

@@ -1,0 +1,217 @@
+"""Many linear mixed models with one grouping factor, maximised side by side: replicates are one more axis of every array.
+
+They share a design and differ in their response, or in how often each group counts. Whatever the rows, the likelihood needs
+
+    A_g = Z_gᵀWZ_g and Z_gᵀWX, the same for all;     Z_gᵀWy_b;     c_gb, the count of group g;     C_b = [X y]ᵀW[X y], counted
+
+Per replicate b, with T_b of its own, criterion and exact gradient are those of `kernels.profiled`:
+
+    M_gb = T_bᵀA_gT_b + I = L Lᵀ,    R_b = C_b − Σ_g c_gb (L⁻¹T_bᵀZ_gᵀW[X y])ᵀ(…),    r²_b = squared last pivot of R_b
+
+Source: Bates et al. (2015) §3.4; the search is `lockstep.descend`.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from attrs import evolve, frozen
+
+from ..types import Bools, Floats, Ints
+from .blocks import inverse_factors
+from .gram import FINE, NOT_CONVERGED
+from .lockstep import descend
+from .seam import kernel
+
+TOL = 1e-11  # gᵀH⁻¹g where a replicate stops
+
+
+@frozen(kw_only=True, eq=False)
+class Block:
+    """The cross-products of b replicates.
+
+    A      (k, k, G)          B (k, p, G)  Z_gᵀWX
+    By     (k, b, G)          C (b, p + 1, p + 1)
+    n      (b,)  observations, counts included
+    count  (b, G), None: once
+    rows, cols  (t,)  T[rows, cols] = θ;   reml  which likelihood
+    """
+
+    A: Floats
+    B: Floats
+    By: Floats
+    C: Floats
+    n: Floats
+    count: Floats | None = None
+    rows: Ints
+    cols: Ints
+    reml: bool
+
+    @property
+    def p(self) -> int:
+        return self.B.shape[1]
+
+    @property
+    def free(self) -> Floats:
+        return self.n - self.p if self.reml else self.n
+
+    def some(self, index: Ints) -> Block:
+        count = None if self.count is None else self.count[index]
+        return evolve(self, By=self.By[:, index], C=self.C[index], n=self.n[index], count=count)
+
+
+@frozen(kw_only=True, eq=False)
+class Points:
+    """What is known at θ (b, t).
+
+    criterion (b,), gradient (b, t);  L (b, p + 1, p + 1)  factor of R, the identity where there is none
+    half   (b, k, k, G)  L_g⁻¹Tᵀ
+    e, u   (b, s, k, G)  Z_gᵀW(residual − Zb) and modes, of y and (REML) of X's whitened columns;  scale (b, s) of their products
+    """
+
+    criterion: Floats
+    gradient: Floats
+    L: Floats
+    half: Floats
+    e: Floats
+    u: Floats
+    scale: Floats
+
+
+def triangles(rows: Ints, cols: Ints, k: int, theta: Floats) -> Floats:
+    """T (b, k, k) of θ (b, t)."""
+    T = np.zeros((len(theta), k, k))
+    T[:, rows, cols] = theta
+    return T
+
+
+def evaluate(at: Block, theta: Floats, precision: Floats | None = None) -> Points:
+    """Criterion and gradient of every replicate at its own θ (b, t); inf and nan where they cannot be computed.
+
+    precision  (b,)  1/σ² where it is held, for the gradient of the deviance at that σ; None: profiled out, free / r²
+    """
+    (k, p, G), b = at.B.shape, len(theta)
+    with np.errstate(all="ignore"):
+        T = triangles(at.rows, at.cols, k, theta)
+        TT = (T.transpose(2, 0, 1)[:, None, :, :, None] * T.transpose(2, 0, 1)[None, :, :, None, :]).reshape(k * k * b, k * k)
+        M = (TT @ at.A.reshape(k * k, G)).reshape(k, k, b * G)
+        for a in range(k):
+            M[a, a] += 1.0
+        inverse, logs = inverse_factors(M)
+        inverse, logs = inverse.reshape(k, k, b, G), logs.reshape(b, G)
+        half = np.einsum("acbg,bdc->badg", inverse, T)
+        W = np.empty((b, p + 1, k, G))
+        np.einsum("badg,dsg->bsag", half, at.B, out=W[:, :p])
+        np.einsum("badg,dbg->bag", half, at.By, out=W[:, p])
+        flat = W.reshape(b, p + 1, k * G)
+        L, bad = _cholesky(at.C - flat @ _counted(W, at.count).reshape(b, p + 1, k * G).transpose(0, 2, 1))
+        r2 = L[:, p, p] ** 2
+        logdet = 2.0 * (logs if at.count is None else logs * at.count).sum(axis=1)
+        criterion = logdet + at.free * (1.0 + np.log(2.0 * np.pi * r2 / at.free))
+        if at.reml:
+            criterion += 2.0 * np.log(np.abs(np.einsum("bii->bi", L)[:, :p])).sum(axis=1)
+        D = _columns(L, at.reml)
+        V = (D @ flat).reshape(b, -1, k, G)
+        u = np.einsum("acbg,btag->btcg", inverse, V)
+        e = (D[:, :, :p] @ at.B.transpose(1, 0, 2).reshape(p, k * G)).reshape(V.shape)
+        e[:, 0] += at.By.transpose(1, 0, 2)
+        e -= np.einsum("acg,btcg->btag", at.A, np.matmul(T[:, None], u))
+        scale = np.ones((b, D.shape[1]))
+        scale[:, 0] = at.free / r2 if precision is None else precision
+        slope = -2.0 * np.matmul(e, (_counted(u, at.count) * scale[:, :, None, None]).swapaxes(2, 3)).sum(axis=1)
+        inside = _counted(np.einsum("aibg,ajbg->bijg", inverse, inverse), at.count).reshape(b, k * k, G)
+        of_logdet = (inside @ at.A.reshape(k * k, G).T).reshape(b, k, k, k, k)
+        slope += 2.0 * np.einsum("bijac,bci->baj", of_logdet, T)
+    criterion = np.where(bad | ~np.isfinite(criterion), np.inf, criterion)
+    return Points(criterion=criterion, gradient=slope[:, at.rows, at.cols], L=L, half=half, e=e, u=u, scale=scale)
+
+
+def _counted(V: Floats, count: Floats | None) -> Floats:
+    return V if count is None else V * count.reshape(len(V), *[1] * (V.ndim - 2), -1)
+
+
+def _columns(L: Floats, reml: bool) -> Floats:
+    """D (b, s, p + 1): [X y] times its first row is the residual, times the others (REML) columns that V⁻¹ makes orthonormal."""
+    p = L.shape[1] - 1
+    white = np.linalg.inv(L[:, :p, :p])
+    D = np.zeros((len(L), 1 + (p if reml else 0), p + 1))
+    D[:, 0, p] = 1.0
+    D[:, 0, :p] = -(L[:, p, None, :p] @ white)[:, 0]
+    if reml:
+        D[:, 1:, :p] = white
+    return D
+
+
+def _cholesky(R: Floats) -> tuple[Floats, Bools]:
+    """Factors of a stack; the identity, and True, where one is not positive definite."""
+    try:
+        return np.asarray(np.linalg.cholesky(R), dtype=float), np.zeros(len(R), dtype=bool)
+    except np.linalg.LinAlgError:
+        fine: Any = np.isfinite(R).all(axis=(1, 2))
+        scale = np.sqrt(np.maximum(np.einsum("bii->bi", np.where(fine[:, None, None], R, 1.0)), 1e-300))
+        unit = np.where(fine[:, None, None], R, np.eye(R.shape[1])) / (scale[:, :, None] * scale[:, None, :])
+        bad = ~fine | (np.linalg.eigvalsh(unit)[:, 0] < 1e-14)
+        return np.asarray(np.linalg.cholesky(np.where(bad[:, None, None], np.eye(R.shape[1]), R)), dtype=float), bad
+
+
+def curvature(at: Block, points: Points) -> Floats:
+    """Q (b, k, k) = ∂criterion/∂Σ: negative along a direction without variance means that it wants some."""
+    HA = np.einsum("bacg,cdg->badg", points.half, at.A)
+    A = at.A.sum(axis=2) if at.count is None else np.einsum("acg,bg->bac", at.A, at.count)
+    Q = A - np.einsum("bacg,badg->bcd", _counted(HA, at.count), HA)
+    return Q - np.einsum("bsag,bscg,bs->bac", _counted(points.e, at.count), points.e, points.scale)
+
+
+class Criterion:
+    """The criterion of a block, as `lockstep.descend` asks for it."""
+
+    def __init__(self, block: Block):
+        self.block = block
+
+    def at(self, x: Floats, active: Ints) -> tuple[Floats, Floats]:
+        whole = len(active) == len(self.block.n)
+        found = evaluate(self.block if whole else self.block.some(active), x)
+        return found.criterion, found.gradient
+
+    def settle(self, taken: Ints, better: Bools) -> None:
+        """Nothing is kept from one point to the next."""
+
+
+def _small_studies(rng: np.random.Generator) -> tuple[Any, ...]:
+    """Twelve studies of ten groups with intercept and slope, differing in response, or in the counts of their groups."""
+    b, G, m = 12, 10, 6
+    x = rng.normal(size=(G, m))
+    Z = np.stack((np.ones((G, m)), x))
+    effects = rng.normal(size=(b, G, 2)) @ np.array([[0.8, 0.0], [0.3, 0.5]])
+    y = effects[:, :, 0, None] + effects[:, :, 1, None] * x + rng.normal(size=(b, G, m))
+    counted = bool(rng.integers(2))
+    count = rng.integers(1, 3, size=(b, G)).astype(float) if counted else None
+    y = np.broadcast_to(y[:1], y.shape) if counted else y
+    each = np.ones((b, G)) if count is None else count
+    columns = np.concatenate((np.broadcast_to(Z[:, None], (2, b, G, m)), y[None]))
+    block = Block(
+        A=np.einsum("agi,cgi->acg", Z, Z),
+        B=np.einsum("agi,cgi->acg", Z, Z),
+        By=np.einsum("agi,bgi->abg", Z, y),
+        C=np.einsum("sbgi,tbgi,bg->bst", columns, columns, each),
+        n=each.sum(axis=1) * m,
+        count=count,
+        rows=np.array([0, 1, 1]),
+        cols=np.array([0, 0, 1]),
+        reml=bool(rng.integers(2)),
+    )
+    return block, np.tile([0.8, 0.2, 0.5], (b, 1)), np.diag([0.03, 0.03, 0.03])
+
+
+@kernel(example=_small_studies)
+def lmm_many(block: Block, start: Floats, inverse: Floats) -> tuple[Floats, Floats, Floats, Ints]:
+    """The maximum of every replicate's likelihood.
+
+    start    (b, t)
+    inverse  (t, t)  of the criterion's Hessian about there, positive definite
+    returns  θ (b, t), criterion (b,), L (b, p + 1, p + 1) of `Points` there, code (b,)
+    """
+    ended = descend(Criterion(block), start, inverse, TOL)
+    points = evaluate(block, ended.x)
+    return ended.x, points.criterion, points.L, np.where(ended.done, FINE, NOT_CONVERGED)
