@@ -22,10 +22,11 @@ from typing import Any
 import numpy as np
 from attrs import frozen
 
-from ..errors import DataError, FitFailed, OptionError
+from ..errors import DataError, DataWarning, FitFailed, OptionError, warn
 from ..kernels.intervals import t_quantile
 from ..kernels.kalman import ScalarPath, filter_scalars
-from ..kernels.particles import RESAMPLING, kish, normalised, tempered_step, weighted_quantile
+from ..kernels.particles import RESAMPLING, hypercube, ibis, kish, normalised, weighted_quantile
+from ..kernels.particles import Cloud as After
 from ..types import Floats
 from .drift import PRIOR_SD
 
@@ -181,67 +182,77 @@ def _moments(x: Floats, W: Floats, extra_sd: float = 0.0) -> tuple[float, float]
     return mean, math.sqrt(float(W @ away) + extra_sd**2)
 
 
-def still(y: Floats, se: Floats, cloud: Cloud) -> CloudPath:
-    """Tempered IBIS of an effect that does not move.
+@frozen(eq=False)
+class Looks:
+    """Estimates y (T,) with errors se of one number that stands still, as `kernels.particles.ibis` takes it."""
 
-    Each look is brought in by as many powers as the ESS bears; after each resampling every particle makes `moves` rounds of an independence
-    move (from the cloud's own moments) and a random walk, both accepted by Metropolis–Hastings on prior × likelihood so far.
+    y: Floats
+    se: Floats
+    cloud: Cloud
 
-    Source: Chopin (2002) alg. 1; Jasra et al. (2011) for the powers.
-    """
-    T, N, rng = len(y), cloud.N, cloud.rng
-    out: dict[str, Any] = {name: np.empty(T) for name in ("mean", "sd", "mean_f", "sd_f", "ess", "loglik")}
-    ci, unique, resampled, tempering = np.empty((T, 2)), np.empty(T, dtype=int), 0, 0
-    tails, log_pdf, resample = np.array([cloud.alpha / 2, 1 - cloud.alpha / 2]), cloud.log_pdf or Gaussian(), RESAMPLING[cloud.resampling]
-    tried, taken = 0, 0
-    x, log_w, before = _start(cloud), np.full(N, -math.log(N)), np.zeros(N)
+    def start(self, N: int, rng: np.random.Generator) -> Floats:
+        return self.cloud.m0 + math.sqrt(self.cloud.P0) * hypercube(N, 1, rng)
 
-    def so_far(particles: Floats, t: int) -> Floats:
-        """Log prior plus the log-likelihood of the looks before t."""
-        total = -0.5 * (particles - cloud.m0) ** 2 / cloud.P0
-        if cloud.log_pdf is None:
-            precision, shift = float((1 / se[:t] ** 2).sum()), float((y[:t] / se[:t] ** 2).sum())
+    def so_far(self, x: Floats, t: int) -> Floats:
+        particles = x[:, 0]
+        total = -0.5 * (particles - self.cloud.m0) ** 2 / self.cloud.P0
+        if self.cloud.log_pdf is None:
+            precision, shift = float((1 / self.se[:t] ** 2).sum()), float((self.y[:t] / self.se[:t] ** 2).sum())
             return total - 0.5 * precision * particles**2 + shift * particles
         for s in range(t):
-            total = total + cloud.log_pdf(float(y[s]), float(se[s]), particles)
+            total = total + self.look(x, s)
         return total
 
-    before = so_far(x, 0)
+    def look(self, x: Floats, t: int) -> Floats:
+        log_pdf = self.cloud.log_pdf or Gaussian()
+        return checked(log_pdf(float(self.y[t]), float(self.se[t]), x[:, 0]), len(x), "observation_log_pdf")
+
+
+def still(y: Floats, se: Floats, cloud: Cloud) -> CloudPath:
+    """Tempered IBIS of an effect that does not move."""
+    T = len(y)
+    out: dict[str, Any] = {name: np.empty(T) for name in ("mean", "sd", "mean_f", "sd_f", "ess", "loglik")}
+    ci, unique, tails = np.empty((T, 2)), np.empty(T, dtype=int), np.array([cloud.alpha / 2, 1 - cloud.alpha / 2])
+    steps = ibis(Looks(y, se, cloud), T, cloud.N, cloud.rng, cloud.threshold, RESAMPLING[cloud.resampling], cloud.moves)
+    now = next(steps)
+    tally = Tally()
     for t in range(T):
-        out["mean_f"][t], out["sd_f"][t] = _moments(x, normalised(log_w)[0])
-        look = checked(log_pdf(float(y[t]), float(se[t]), x), N, "observation_log_pdf")
-        phi, evidence = 0.0, 0.0
-        while phi < 1:
-            if not np.isfinite(look).any():
-                raise _impossible(t)
-            step = tempered_step(look, log_w, phi, cloud.threshold * N)
-            W, total = normalised(log_w + (step - phi) * look)
-            evidence, log_w, phi = evidence + total, np.log(np.maximum(W, 1e-320)), step
-            if kish(W) <= cloud.threshold * N * 1.001 or phi < 1:
-                tempering += phi < 1
-                resampled += 1
-                mean, sd = _moments(x, W)
-                ancestors = resample(W, rng)
-                x, before, look, log_w = x[ancestors], before[ancestors], look[ancestors], np.full(N, -math.log(N))
-                for move in range(2 * cloud.moves):
-                    walk = move % 2 == 1
-                    spread = 2.38 * sd if walk else 1.1 * sd
-                    new = (x if walk else mean) + spread * rng.standard_normal(N)
-                    new_before, new_look = so_far(new, t), np.asarray(log_pdf(float(y[t]), float(se[t]), new), dtype=float)
-                    ratio = new_before + phi * new_look - before - phi * look
-                    if not walk:
-                        ratio = ratio + 0.5 * (((new - mean) / spread) ** 2 - ((x - mean) / spread) ** 2)
-                    yes = np.log(rng.random(N)) < ratio
-                    x, before, look = np.where(yes, new, x), np.where(yes, new_before, before), np.where(yes, new_look, look)
-                    tried, taken = tried + N, taken + int(yes.sum())
-        before = before + look
-        W = normalised(log_w)[0]
-        out["loglik"][t], out["ess"][t], unique[t] = evidence, kish(W), len(np.unique(x))
-        out["mean"][t], out["sd"][t] = _moments(x, W)
-        ci[t] = weighted_quantile(x, W, tails)
-    rate = taken / tried if tried else None
-    run: dict[str, Any] = {"resampled": resampled, "acceptance": rate, "tempering": tempering}
-    return CloudPath(**out, ci=ci, unique=unique, **run, particles=x, weights=normalised(log_w)[0])
+        out["mean_f"][t], out["sd_f"][t] = _moments(now.x[:, 0], now.W)
+        now = next(steps)
+        if not math.isfinite(now.loglik):
+            raise _impossible(t)
+        tally.add(now)
+        x = now.x[:, 0]
+        out["loglik"][t], out["ess"][t], unique[t] = now.loglik, kish(now.W), len(np.unique(x))
+        out["mean"][t], out["sd"][t] = _moments(x, now.W)
+        ci[t] = weighted_quantile(x, now.W, tails)
+    run: dict[str, Any] = {"resampled": tally.resampled, "acceptance": tally.acceptance, "tempering": tally.tempering}
+    return CloudPath(**out, ci=ci, unique=unique, **run, particles=now.x[:, 0], weights=now.W)
+
+
+class Tally:
+    """How a run of `ibis` went: resamplings, of them at powers below 1, mean acceptance (None: no move was made)."""
+
+    def __init__(self) -> None:
+        self.resampled, self.tempering, self.taken = 0, 0, 0.0
+
+    def add(self, now: After) -> None:
+        self.resampled += now.resampled
+        self.tempering += now.tempering
+        self.taken += now.resampled * now.acceptance if now.resampled else 0.0
+
+    @property
+    def acceptance(self) -> float | None:
+        return self.taken / self.resampled if self.resampled else None
+
+
+def degenerate(left: int, N: int) -> tuple[str, ...]:
+    """What to say, and warn of, where only `left` of N particles stayed different; nothing where enough did."""
+    if left >= 0.02 * N:
+        return ()
+    what = f"only {left} of {N} particles stayed different: the posterior is too narrow and the evidence is wrong."
+    warn(f"{what} Use more particles; where the effect stands still algorithm='ibis', else algorithm='guided'.", DataWarning)
+    return (f"degenerate: at one time only {left} of {N} particles were different",)
 
 
 LOG_S_SD = 0.5  # prior of log s, the factor of the standard errors, about 0

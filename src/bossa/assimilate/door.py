@@ -17,13 +17,13 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import DataError, DataWarning, OptionError, UnknownOption, warn
+from ..errors import DataError, OptionError, UnknownOption
 from ..kernels.intervals import f_tail, t_quantile
 from ..kernels.kalman import ScalarPath, filter_scalar, running_kish, running_median, smooth_scalar
 from ..kernels.particles import RESAMPLING
 from ..kernels.streams import entropy, stream
 from ..types import Floats
-from .cloud import Cloud, CloudPath, blackwellised, drifting, still
+from .cloud import Cloud, CloudPath, blackwellised, degenerate, drifting, still
 from .result import AssimilationResult
 
 ALGORITHMS = ("auto", "bootstrap", "guided", "ibis", "rao-blackwell")
@@ -316,12 +316,7 @@ def _cloud_result(path: CloudPath, y: Floats, se: Floats, cloud: Cloud, chosen: 
     S_root = np.hypot(path.sd_f, se)
     evidence = np.cumsum(path.loglik)
     left = int(path.unique.min()) if T else cloud.N
-    notes: tuple[str, ...] = ()
-    if left < 0.02 * cloud.N:
-        notes = (f"degenerate: at one time only {left} of {cloud.N} particles were different",)
-        what = f"only {left} of {cloud.N} particles stayed different: the posterior is too narrow and the evidence is wrong."
-        do = "algorithm='ibis' for an effect that stands still, else more particles or algorithm='guided'."
-        warn(f"{what} Use {do}", DataWarning)
+    notes = degenerate(left, cloud.N)
     last = cloud.m0, math.sqrt(cloud.P0)
     if T:
         last, last_ci = (path.mean[-1], path.sd[-1]), path.ci[-1]

@@ -44,8 +44,10 @@ class Start:
 
 @frozen(kw_only=True, eq=False)
 class Scale:
-    """What is known of σ²: a number (`known`), or an inverse gamma prior (a, b); 0, 0: nothing.
+    """What is known of σ²: a number (`known`), or an inverse gamma prior (a, b).
 
+    Nothing known: b = 0 and a = −(coefficients whose prior is proper)/2, which leaves n − k degrees of freedom, as in the fit without a
+    prior; the textbook's a = 0 would leave n.
     plug  intervals take its estimate for it
     """
 
@@ -250,8 +252,7 @@ class Tally:
         """σ² (or its estimate b/a, nan before there is one) and the degrees of freedom 2a."""
         if self.scale.known is not None:
             return 1.0, math.inf
-        ready = self.n > self.start.flat or self.scale.a > 0
-        if not ready:
+        if not self.a > 0:
             return math.nan, math.nan
         return self.b / self.a, math.inf if self.scale.plug else 2 * self.a
 

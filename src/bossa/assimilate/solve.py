@@ -24,6 +24,7 @@ from ..types import Floats
 from .drift import NODES, SCALAR_NODES, Discount, mixed_evidence, mixed_moments, most_likely, nodes, posterior_weights, root_of
 from .engine import Motion, Path, Scale, Start, evidence_of, gaps, run
 from .sites import Rows, Site, laplace_site, rescaled, robust_site, site_at
+from .tempered import Clouds, Conjugate, Likelihood, tempered
 
 
 @frozen
@@ -56,6 +57,7 @@ class Options:
     drift     "none" | "ml" | "bayes" | Discount | Q (k, k)
     obs_df    of Student-t errors of estimates, None: normal
     order     "replay" | "append";  timed: `Site.time` is a time, not a place
+    backend   "auto" (exact, or Laplace's) | "ibis": particles, n_particles of them, seed its entropy
     """
 
     mean: np.ndarray = array("k")
@@ -71,6 +73,9 @@ class Options:
     between: Any = 0.0
     obs_df: float | None = None
     alpha: float = 0.05
+    backend: str = "auto"
+    n_particles: int = 1000
+    seed: Any = None
 
 
 @frozen(kw_only=True, eq=False)
@@ -104,6 +109,7 @@ class Solution:
     """The path of a state, its sites in the order that counts with the time dt (T,) before each, and what was chosen on the way.
 
     motion  of drift integrated out: the base that q multiplies
+    clouds  of backend="ibis": the particles, the prior's first
     """
 
     path: Path
@@ -113,6 +119,7 @@ class Solution:
     dt: np.ndarray = array("T")
     chosen: dict = field(factory=dict)
     notes: tuple[str, ...] = ()
+    clouds: Clouds | None = None
 
 
 def read_prior(prior: Any, names: tuple[str, ...], where: str) -> tuple[Floats, Floats, int]:
@@ -178,9 +185,11 @@ def solve(state: AssimState) -> Solution:
     steps = gaps(raw) if options.timed else np.ones(len(raw))
     notes: list[str] = []
     chosen: dict[str, Any] = {}
+    clouds = None
     raw = _spread(raw, options, chosen, notes)
     sigma = _sigma(raw, options, state.kind, notes)
-    start, scale = _start(raw, options, sigma, notes if state.varying is None else [])
+    mixed = state.varying
+    start, scale = _start(raw, options, sigma, [], mixed.fixed) if mixed else _start(raw, options, sigma, notes, len(options.mean))
     sites = [rescaled(s, scale.known) for s in raw] if scale.known is not None else raw
     unit = float(np.median(steps[1:])) if len(steps) > 1 and np.median(steps[1:]) > 0 else 1.0
     if isinstance(options.drift, str) and options.drift in ("ml", "bayes") and len(sites):
@@ -193,11 +202,23 @@ def solve(state: AssimState) -> Solution:
         path, sites = run(sources, start, motion, scale, steps)
     if options.obs_df is not None and sites:
         notes.append(f"approximate: Student-t errors with {options.obs_df:g} df, each estimate weighted at the mode")
+    elif options.backend == "ibis" and sites:
+        if not all(s.exact for s in sites):
+            notes.append("innovations are against Laplace's forecast of each batch")
+        path, clouds = tempered(_static(state, order, sites, start, scale), path, options.n_particles, options.seed, chosen, notes)
     elif sites and not all(s.exact for s in sites):
         notes.append(
             "approximate: each batch by Laplace's method" + (f", {options.sweeps} sweeps" if options.sweeps else " at its arrival")
         )
-    return Solution(path=path, sites=tuple(sites), start=start, motion=motion, dt=steps, chosen=chosen, notes=tuple(notes))
+    return Solution(path=path, sites=tuple(sites), start=start, motion=motion, dt=steps, chosen=chosen, notes=tuple(notes), clouds=clouds)
+
+
+def _static(state: AssimState, order: list[int], sites: list[Site], start: Start, scale: Scale) -> Conjugate | Likelihood:
+    """The model whose particles are moved: by sufficient statistics where they are, else by the rows."""
+    if state.kind == "lm":
+        return Conjugate.of(sites, start, scale)
+    spec = state.encoder.spec
+    return Likelihood(tuple(state.rows[i] for i in order), spec.family, spec.link, start)
 
 
 def motion_of(drift: Any) -> Motion:
@@ -245,14 +266,15 @@ def _sigma(sites: list[Site], options: Options, kind: str, notes: list[str]) -> 
     return sigma
 
 
-def _start(sites: list[Site], options: Options, sigma: Any, notes: list[str]) -> tuple[Start, Scale]:
-    """Prior and scale at σ = 1."""
+def _start(sites: list[Site], options: Options, sigma: Any, notes: list[str], own: int) -> tuple[Start, Scale]:
+    """Prior and scale at σ = 1.   own: how many of the numbers are coefficients, the others random effects"""
     k = len(options.mean)
     size = 1.0
     if isinstance(sigma, float):
         scale = Scale(known=sigma)
     else:
-        scale = Scale(a=sigma.a, b=sigma.b) if isinstance(sigma, InverseGamma) else Scale(plug=sigma == "reml")
+        told = sigma if isinstance(sigma, InverseGamma) else InverseGamma((options.flat - own) / 2, 0.0)
+        scale = Scale(a=told.a, b=told.b, plug=sigma == "reml")
         if options.flat < k:
             size = _sigma0(sites, options, sigma)
             notes.append(f"σ is unknown: the prior's variance is told in units of it, V0 = sd²/{size:.6g}²")
@@ -430,7 +452,7 @@ def linearised(rows: Sequence[Rows], state: AssimState, sites: Sequence[Site] = 
     """
     family, link = state.encoder.spec.family, state.encoder.spec.link
     options = state.options
-    start, scale = _start([], options, 1.0, [])
+    start, scale = _start([], options, 1.0, [], len(options.mean))
     motion = motion_of(options.drift) if not isinstance(options.drift, str) else Motion()
     made: list[Any] = [*state.sites, *(partial(laplace_site, r, family, link) for r in rows)]
     dt = gaps([*state.sites, *rows]) if options.timed else np.ones(len(made))

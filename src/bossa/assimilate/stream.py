@@ -22,6 +22,7 @@ from ..kernels.family import resolve_family
 from ..kernels.linalg import independent_columns
 from ..kernels.link import resolve_link
 from ..kernels.pooling import METHODS
+from ..kernels.streams import entropy
 from ..state.posterior import Posterior
 from ..state.provenance import hash_columns
 from ..state.target import Target
@@ -36,6 +37,7 @@ from .sites import Rows, Site, estimate_site, gaussian_site
 from .solve import AssimState, InverseGamma, Options, linearised, read_prior, read_sigma
 from .told import columns_read, told
 
+BACKENDS = ("auto", "ibis")
 FEW_ROWS = 30  # below this, plug-in standard errors are said to be too small
 
 
@@ -59,6 +61,9 @@ def batches(
     order: str = "replay",
     sweeps: int = 0,
     keep_rows: bool = False,
+    backend: str = "auto",
+    n_particles: int = 1000,
+    seed: Any = None,
     alpha: float = 0.05,
 ) -> AssimilationResult:
     """A model of `data`, learnt batch by batch.
@@ -71,6 +76,8 @@ def batches(
     drift   0 | process variance | {"x": 0.01} | "ml" | "bayes" (also True) | discount(0.95)
     order   "replay": a late batch is put where it belongs; "append": batches count as they come
     sweeps, keep_rows   generalized linear models: how often all batches are linearised again; rows kept for that
+    backend  "auto": exact, or Laplace's method | "ibis": n_particles particles of coefficients that stand still, from a proper prior;
+            seed: whatever numpy's default_rng takes, diagnostics["seed"] replays the run
 
     >>> from bossa import load_dataset
     >>> from bossa.assimilate import batches
@@ -96,6 +103,9 @@ def batches(
         order=order,
         sweeps=sweeps,
         keep_rows=keep_rows,
+        backend=backend,
+        n_particles=n_particles,
+        seed=seed,
         alpha=share(alpha, where),
         where=where,
     )
@@ -118,6 +128,9 @@ def begin(
     alpha: float,
     where: str,
     varying: Varying | None = None,
+    backend: str = "auto",
+    n_particles: int = 1000,
+    seed: Any = None,
 ) -> AssimState:
     """An empty stream of a model's batches.   encoder: of the model;  kept (P,): columns that rank allows;  varying: random effects"""
     spec = encoder.spec
@@ -161,15 +174,42 @@ def begin(
         order=order,
         timed=time is not None,
         sweeps=int(sweeps),
-        keep_rows=keep_rows,
+        keep_rows=keep_rows or (backend == "ibis" and not plain),
+        backend=backend,
+        n_particles=int(n_particles),
+        seed=entropy(seed, where) if backend == "ibis" else None,
         alpha=alpha,
     )
+    _check_backend(options, n_particles, seed, varying, plain, where)
     kind = "lm" if plain else "glm"
     kept = np.asarray(kept)
     parent = prior.hash if isinstance(prior, Posterior) else None
     return AssimState(
         parent_hash=parent, kind=kind, names=names, options=options, encoder=encoder, kept=kept, by=by, time=time, varying=varying
     )
+
+
+def _check_backend(options: Options, n_particles: Any, seed: Any, varying: Varying | None, plain: bool, where: str) -> None:
+    """What particles of coefficients need; nothing of it is asked elsewhere."""
+    if options.backend not in BACKENDS:
+        raise UnknownOption(options.backend, BACKENDS, where=where, kind="backend")
+    if options.backend == "auto":
+        if seed is not None:
+            raise OptionError("seed= is for backend='ibis'; nothing else is drawn.", where=where, do="Leave it out.")
+        return
+    if isinstance(n_particles, bool) or not isinstance(n_particles, (int, np.integer)) or n_particles < 2:
+        raise OptionError(f"n_particles={n_particles!r} is not a whole number of at least 2.", where=where)
+    what = "backend='ibis' is for coefficients that stand still"
+    if not (isinstance(options.drift, str) and options.drift == "none"):
+        raise NotYet(f"{what}.", where=where, do="Leave drift= out, or backend=.")
+    if varying is not None:
+        raise NotYet(f"{what} and models without random effects.", where=where, do="Leave backend= out.")
+    if options.sweeps:
+        raise OptionError("sweeps= is for backend='auto'; particles need none.", where=where, do="Leave one of them out.")
+    if options.flat:
+        raise Refused(f"{what}, drawn from their prior, which is flat.", where=where, do="Give prior=bossa.normal(0, 2.5), say.")
+    if plain and not isinstance(options.sigma, (float, InverseGamma)):
+        raise Refused("σ is drawn from its prior, which is flat.", where=where, do="Give sigma=nig(a, b), or a number.")
 
 
 def estimates(

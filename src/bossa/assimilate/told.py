@@ -34,6 +34,11 @@ def told(state: AssimState, target: Target | None, extend: Any) -> AssimilationR
     smoothed = smoothed_V = None
     if p.smoothed is not None and p.smoothed_V is not None:
         smoothed, smoothed_V = seen_as(target, p.smoothed, p.smoothed_V * (p.s2[-1] if T else 1.0))
+    clouds, limits = solution.clouds, None
+    if clouds is not None:
+        at = clouds.x if target is None else np.array([target.value(x) for x in clouds.x])
+        (mean_all, V_all), limits = clouds.moments(at), clouds.limits(at, state.options.alpha)[1:]
+        mean, V, mean_f, V_f = mean_all[1:], V_all[1:], mean_all[:-1], V_all[:-1]
     nis = np.where(p.nis_df > 0, p.nis / p.s2_f, np.nan)
     known_df = np.where(np.isnan(p.df_f), 1.0, p.df_f)
     variance, forecast, alone = _diagonal(V), _diagonal(V_f), _diagonal(own_V)
@@ -47,6 +52,8 @@ def told(state: AssimState, target: Target | None, extend: Any) -> AssimilationR
     widen = _inflation(p.df)
     scalar = len(names) == 1
     last = _last(state, solution, target, names)
+    if limits is not None:
+        last |= {"mean": mean[-1], "sd": scale[-1], "ci": limits[-1]}
     shape = _squeezed if scalar else _same
     kish = p.kish if target is None and p.kish is not None else None
     with np.errstate(invalid="ignore"):
@@ -54,7 +61,7 @@ def told(state: AssimState, target: Target | None, extend: Any) -> AssimilationR
     return AssimilationResult(
         posterior_mean=shape(mean),
         posterior_sd=shape(scale * widen[:, None]),
-        posterior_ci=shape(_limits(mean, scale, p.df, state.options.alpha)),
+        posterior_ci=shape(_limits(mean, scale, p.df, state.options.alpha) if limits is None else limits),
         innovations=shape(own - mean_f),
         innovation_sd=shape(innovation_sd),
         gain=shape(gain),
@@ -66,12 +73,12 @@ def told(state: AssimState, target: Target | None, extend: Any) -> AssimilationR
         log_evidences=p.evidence,
         smoothed_mean=None if smoothed is None else shape(smoothed),
         smoothed_sd=None if smoothed_V is None else shape(np.sqrt(_diagonal(smoothed_V)) * (widen[-1] if T else 1.0)),
-        smoothed_ci=None if smoothed is None else shape(_limits(smoothed, np.sqrt(_diagonal(smoothed_V)), p.df[-1:], state.options.alpha)),
+        smoothed_ci=None if smoothed is None or smoothed_V is None else shape(_smoothed_limits(smoothed, smoothed_V, p.df, limits, state)),
         final_mean=float(last["mean"][0]) if scalar else last["mean"],
         final_sd=float(last["sd"][0]) if scalar else last["sd"],
         final_ci=last["ci"][0] if scalar else last["ci"],
         log_evidence=float(p.evidence[-1]) if T else 0.0,
-        method="kalman" if state.kind != "glm" else "laplace",
+        method="ibis" if clouds is not None else "kalman" if state.kind != "glm" else "laplace",
         names=names,
         batch=tuple(s.batch for s in solution.sites),
         time=tuple(s.time for s in solution.sites) if state.options.timed else None,
@@ -118,6 +125,13 @@ def _limits(mean: Floats, scale: Floats, df: Floats, alpha: float) -> Floats:
     return np.stack((mean - width, mean + width), axis=-1)
 
 
+def _smoothed_limits(mean: Floats, V: Floats, df: Floats, limits: Floats | None, state: AssimState) -> Floats:
+    """(T, k, 2); of particles, which stand still, the last limits throughout."""
+    if limits is not None:
+        return np.repeat(limits[-1:], len(limits), axis=0)
+    return _limits(mean, np.sqrt(_diagonal(V)), df[-1:], state.options.alpha)
+
+
 def seen_as(target: Target | None, mean: Floats, V: Floats, at: Floats | None = None) -> tuple[Floats, Floats]:
     """Means (T, K) and covariances (T, K, K) of the target; nan where the coefficients are.   at (T, k): where to linearise, None: mean"""
     if target is None:
@@ -159,15 +173,19 @@ def _last(state: AssimState, solution: Solution, target: Target | None, names: t
     if np.isnan(V).any() or not k:
         return out
     student = math.isfinite(df)
+    if solution.clouds is not None:
+        draws = solution.clouds.draws()
+        draws = draws if target is None else np.asarray(target.value(draws))
+        moments: dict[str, Any] = {"mean": draws.mean(axis=0), "samples": draws, "kind": "samples"}
+    else:
+        moments = {"mean": mean, "cov": covop.from_matrix((V + V.T) / 2), "kind": "student_t" if student else "gaussian"}
     prior = None
     if options.flat == 0 and options.U.any() and target is None:
         size = options.sigma0 if student and options.sigma0 else 1.0
         prior = Posterior(names=state.names, mean=options.mean, cov=covop.from_root(np.linalg.inv(options.U) / size))
     out["posterior"] = Posterior(
         names=names,
-        mean=mean,
-        cov=covop.from_matrix((V + V.T) / 2),
-        kind="student_t" if student else "gaussian",
+        **moments,
         df=float(df) if student else None,
         sigma=math.sqrt(s2) if student and target is None else None,
         prior=None if student else prior,

@@ -1,4 +1,4 @@
-"""Where is a state, when its distribution is a cloud of weighted draws? Resampling, and sums of weights that do not overflow.
+"""Where is a state, when its distribution is a cloud of weighted draws? Resampling, tempering, and moves that keep a cloud alive.
 
     weights W_i = exp(log w_i)/Σ exp(log w_j);      ESS = 1/ΣW² (Kish);      log Ẑ_t = log Σ W_{t−1} p(y_t | x)
 
@@ -10,8 +10,11 @@ Source: Gordon, Salmond & Smith (1993); Douc, Cappé & Moulines (2005) for the s
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Iterator
+from typing import Protocol
 
 import numpy as np
+from attrs import frozen
 
 from ..types import Floats, Ints
 
@@ -116,3 +119,105 @@ def tempered_step(loglik: Floats, log_weights: Floats, start: float, target: flo
         middle = (low + high) / 2
         low, high = (middle, high) if enough(middle) else (low, middle)
     return max(low, start + 1e-12)
+
+
+# ---------------------------------------------------------------- parameters that stand still
+class Still(Protocol):
+    """A static model of x (N, k), looked at T times: log-densities (N,)."""
+
+    def start(self, N: int, rng: np.random.Generator) -> Floats:
+        """Draws (N, k) of the prior."""
+
+    def so_far(self, x: Floats, t: int) -> Floats:
+        """Log prior, up to a constant, plus the log-likelihood of the looks before t."""
+
+    def look(self, x: Floats, t: int) -> Floats:
+        """Log-likelihood of look t."""
+
+
+@frozen(eq=False)
+class Cloud:
+    """After a look: particles x (N, k), weights W (N,); log Ẑ of the look; resamplings, of them at powers below 1, share of moves taken."""
+
+    x: Floats
+    W: Floats
+    loglik: float
+    resampled: int
+    tempering: int
+    acceptance: float
+
+
+def ibis(
+    model: Still, T: int, N: int, rng: np.random.Generator, threshold: float = 0.5, resample: Callable = systematic, moves: int = 2
+) -> Iterator[Cloud]:
+    """The cloud before any look, then after each: tempered iterated batch importance sampling.
+
+    Each look is brought in by the largest powers φ that leave an ESS of threshold · N. After each resampling every particle makes `moves`
+    rounds of a random walk and an independence move from the cloud's own moments, both accepted by Metropolis–Hastings on
+    prior × likelihood so far × look^φ. The independence proposals are a Latin hypercube: each is normal, together they fill the space.
+    A look whose likelihood no particle has ends with loglik = −inf.
+
+    Source: Chopin (2002) alg. 1; Jasra et al. (2011) for the powers; McKay, Beckman & Conover (1979); Del Moral, Doucet & Jasra (2006).
+    """
+    x, log_w = model.start(N, rng), np.full(N, -math.log(N))
+    yield Cloud(x, np.full(N, 1 / N), 0.0, 0, 0, math.nan)
+    before = model.so_far(x, 0)
+    for t in range(T):
+        look, phi, evidence, resampled, tempering, rates = model.look(x, t), 0.0, 0.0, 0, 0, []
+        while phi < 1 and np.isfinite(look).any():
+            step = tempered_step(look, log_w, phi, threshold * N)
+            W, total = normalised(log_w + (step - phi) * look)
+            evidence, log_w, phi = evidence + total, np.log(np.maximum(W, 1e-320)), step
+            if kish(W) > threshold * N * 1.001 and phi == 1:
+                break
+            resampled, tempering = resampled + 1, tempering + (phi < 1)
+            mean, L = W @ x, _spread(x, W)
+            ancestors = resample(W, rng)
+            x, before, look, log_w = x[ancestors], before[ancestors], look[ancestors], np.full(N, -math.log(N))
+            for move in range(2 * moves):
+                x, before, look, rate = _moved(model, (t, phi), (x, before, look), (mean, L), move % 2 == 0, rng)
+                rates.append(rate)
+        else:
+            if phi < 1:
+                evidence = -math.inf
+        before = before + look
+        yield Cloud(x, normalised(log_w)[0], evidence, resampled, tempering, float(np.mean(rates)) if rates else math.nan)
+
+
+def _spread(x: Floats, W: Floats) -> Floats:
+    """Lower factor of the cloud's covariance; a direction in which it has none keeps a trace of its scale."""
+    V = np.atleast_2d(np.cov(x.T, aweights=W, ddof=0))
+    size = np.sqrt(np.maximum(np.diag(V), 1e-300))
+    return size[:, None] * np.linalg.cholesky(V / np.outer(size, size) + 1e-12 * np.eye(len(V)))
+
+
+def _moved(model: Still, at: tuple[int, float], cloud: tuple, moments: tuple, walk: bool, rng: np.random.Generator) -> tuple:
+    """One Metropolis–Hastings move of every particle: x, log-density so far, look's log-likelihood, and the share that moved.
+
+    Source: Roberts, Gelman & Gilks (1997) for the walk's 2.38/√k.
+    """
+    (t, phi), (x, before, look), (mean, L) = at, cloud, moments
+    N, k = x.shape
+    if walk:
+        new = x + rng.standard_normal((N, k)) @ L.T * (2.38 / math.sqrt(k))
+    else:
+        new = mean + hypercube(N, k, rng) @ L.T * WIDER
+    new_before, new_look = model.so_far(new, t), model.look(new, t)
+    ratio = new_before + phi * new_look - before - phi * look
+    if not walk:
+        away = np.linalg.solve(L, np.concatenate((new - mean, x - mean)).T)
+        square = (away * away).sum(axis=0)
+        ratio = ratio + 0.5 * (square[:N] - square[N:]) / WIDER**2
+    yes = np.log(rng.random(N)) < ratio
+    x = np.where(yes[:, None], new, x)
+    return x, np.where(yes, new_before, before), np.where(yes, new_look, look), float(yes.mean())
+
+
+WIDER = 1.1  # sd of independence proposals, in those of the cloud
+
+
+def hypercube(N: int, k: int, rng: np.random.Generator) -> Floats:
+    """Standard normal points (N, k), one in each of N equally likely intervals of each coordinate."""
+    from scipy.special import ndtri
+
+    return ndtri((np.array([rng.permutation(N) for _ in range(k)]).T + rng.random((N, k))) / N)
