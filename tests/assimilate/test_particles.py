@@ -9,7 +9,7 @@ import polars as pl
 import pytest
 from scipy import stats
 
-from bossa import normal
+from bossa import model, normal
 from bossa.assimilate import batches, causal_kalman, nig, particle_filter, resume, student_t
 from bossa.assimilate.cloud import degenerate
 from bossa.errors import BossaError, DataError, DataWarning, FitFailed, NotYet, OptionError, Refused, UnknownOption
@@ -258,3 +258,16 @@ def test_what_a_cloud_of_coefficients_cannot_do_is_named(change, error, word):
     options = {"formula": "y ~ x", "by": "week", "prior": normal(0, 2), "sigma": 1.0, "backend": "ibis"} | change
     with pytest.raises(error, match=word):
         batches(options.pop("formula"), rows(), **options)
+
+
+def test_the_model_asks_for_particles_of_its_coefficients_and_effects():
+    m = model("z ~ x + g", rows(), family="binomial").fit()
+    options = {"how": "assim", "by": "week", "prior": normal(0, 2.5)}
+    exact, cloud = m.infer(**options, sweeps=5), m.infer(**options, backend="ibis", seed=1, n_particles=4000)
+    sd = exact.params["posterior_sd"].to_numpy()
+    np.testing.assert_allclose(cloud.params["posterior_mean"], exact.params["posterior_mean"], atol=0.35 * sd.max())  # skewed
+    np.testing.assert_allclose(cloud.params["posterior_sd"], sd, rtol=0.1)
+    pairs = m.explore("pairwise(g)").infer(**options, backend="ibis", seed=1, n_particles=4000)
+    assert pairs.effects["estimate"][0] == pytest.approx(-cloud.params["estimate"][2], rel=1e-9)
+    assert pairs.effects["ci_lower"][0] == pytest.approx(-cloud.params["ci_upper"][2], rel=0.05)
+    assert cloud.posterior.kind == "samples"

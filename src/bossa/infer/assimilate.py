@@ -16,7 +16,7 @@ from attrs import evolve, field, frozen
 
 from ..assimilate.mixed import varying_of
 from ..assimilate.result import AssimilationResult
-from ..assimilate.stream import begin, followed, taken
+from ..assimilate.stream import BACKENDS, begin, followed, taken
 from ..errors import NotFitted, OptionError, Refused
 from ..state.design import Problem
 from ..state.fields import choice, conf_level, flag, integer
@@ -39,6 +39,7 @@ class Assim:
     drift    0 | Q | {"x": Q} | "ml" | "bayes" (or True) | bossa.assimilate.discount(0.95)
     order    "replay" | "append": where a late batch goes
     sweeps   of a generalized linear model: how often all batches are linearised again;  keep_rows: so that later batches can do it too
+    backend  "auto": exact, or Laplace's method | "ibis": n_particles particles of coefficients that stand still, drawn with `seed`
     """
 
     by: Any = None
@@ -50,6 +51,9 @@ class Assim:
     order: str = choice("replay", among=("replay", "append"))
     sweeps: int = integer(0, minimum=0)
     keep_rows: bool = flag(False)
+    backend: str = choice("auto", among=BACKENDS)
+    n_particles: int = integer(1000, minimum=2)
+    seed: Any = None
     conf_level: float = field(default=0.95, converter=conf_level)
 
 
@@ -79,6 +83,9 @@ def assimilate(problem: Problem, fit: FitState, target: Target, options: Assim) 
         order=options.order,
         sweeps=options.sweeps,
         keep_rows=options.keep_rows,
+        backend=options.backend,
+        n_particles=options.n_particles,
+        seed=options.seed,
         alpha=1 - options.conf_level,
         where=where,
         varying=varying,
@@ -110,7 +117,7 @@ def inference(problem: Problem, target: Target, result: AssimilationResult) -> I
     moves = "no drift" if isinstance(drift, str) and drift == "none" else "drifting"
     if state.varying is not None:
         prior = f"{prior}; relative variances of the random effects: the fit's, taken as known"
-    told, fitted = float(np.sum(result.n)), problem.design.n_obs
+    told, fitted = float(result.diagnostics["n"]), problem.design.n_obs
     notes = (
         f"assimilated {len(result.batch)} batches by {state.by!r}; prior: {prior}; {moves}",
         "estimate: the posterior mean after the last batch, not the fit's",
@@ -133,6 +140,8 @@ def inference(problem: Problem, target: Target, result: AssimilationResult) -> I
 
 def covariance_of(post: Posterior) -> np.ndarray | None:
     """Covariance (k, k) of a posterior: a Student-t's is df/(df − 2) times its scale, and not there up to two degrees of freedom."""
+    if post.cov is None:
+        return np.atleast_2d(np.cov(np.asarray(post.samples).T))
     scale = post.cov.dense()
     if post.df is None:
         return scale
