@@ -2,10 +2,10 @@
 
     ζ(ψ) = sign(ψ − ψ̂) √(D(ψ) − D̂),        ends: ζ = ∓q
 
-ζ is nearly a straight line of slope 1/se, so a secant with a bracket finds an end in a few evaluations. A number that ends at a boundary
-(a standard deviation at 0) before ζ reaches the quantile has its end there; one for which ζ levels off has none (±inf).
+ζ is nearly a straight line of slope 1/se, so inverse interpolation in a bracket finds an end in a few evaluations. A number that ends at
+a boundary (a standard deviation at 0) before ζ reaches the quantile has its end there; one for which ζ levels off has none (±inf).
 
-Source: Bates et al. (2015) §5.1 for ζ; Ridders & Illinois rules as in Dahlquist & Björck (1974) §6.4 for the bracket.
+Source: Bates et al. (2015) §5.1 for ζ; Brent (1973) ch. 4 for inverse interpolation kept in a bracket.
 """
 
 from __future__ import annotations
@@ -50,9 +50,10 @@ def profile_curve(
 
     ends = {}
     for name, sign, edge in (("lower", -1.0, within[0]), ("upper", 1.0, within[1])):
-        ends[name] = _end(at, estimate, se, sign * cut, edge)
+        ends[name] = _end(known, at, se, sign * cut, edge)
     if steps:
-        low, high = (_beyond(ends[name], estimate, sign * se, reach / cut) for name, sign in (("lower", -3.0), ("upper", 3.0)))
+        low = _beyond(known, ends["lower"], (estimate, -se), -reach, reach / cut)
+        high = _beyond(known, ends["upper"], (estimate, se), reach, reach / cut)
         low, high = max(low, within[0]), min(high, within[1])
         for psi in _gaps(sorted(known), low, high, steps):
             at(psi)
@@ -62,15 +63,22 @@ def profile_curve(
     return Curve(psi=places[keep], zeta=values[keep], **ends)
 
 
-def _beyond(end: float, estimate: float, otherwise: float, factor: float) -> float:
-    """A little further from the estimate than the end, or `otherwise` away where there is no finite end."""
-    return estimate + (end - estimate) * factor if math.isfinite(end) else estimate + otherwise
+def _beyond(known: dict[float, float], end: float, about: tuple[float, float], reach: float, factor: float) -> float:
+    """About where ζ = reach, a little further than the end; three standard errors away where there is no finite end.
+
+    about   estimate, standard error;   factor  reach over the end's ζ
+    """
+    estimate, se = about
+    if not math.isfinite(end) or end == estimate:
+        return end if end == estimate else estimate + 3.0 * se
+    ratio = (_inverse(known, reach) - estimate) / (end - estimate)
+    return estimate + (end - estimate) * (ratio if 1.0 < ratio < factor**2 else factor)
 
 
 def _gaps(known: list[float], low: float, high: float, steps: int) -> list[float]:
-    """Values between `low` and `high` that bring the known ones there to `steps`, evenly spread: middles of the widest gaps."""
+    """`low`, `high` and values between that bring the known ones there to `steps`, evenly spread: middles of the widest gaps."""
     points = sorted({low, high, *(p for p in known if low < p < high)})
-    added: list[float] = []
+    added = [low, high]
     while len(points) < steps:
         i = max(range(len(points) - 1), key=lambda i: points[i + 1] - points[i])
         added.append(0.5 * (points[i] + points[i + 1]))
@@ -78,9 +86,9 @@ def _gaps(known: list[float], low: float, high: float, steps: int) -> list[float
     return sorted(added)
 
 
-def _end(at: Callable[[float], float], estimate: float, se: float, target: float, edge: float) -> float:
+def _end(known: dict[float, float], at: Callable[[float], float], se: float, target: float, edge: float) -> float:
     """ψ with ζ(ψ) = target; the edge where ζ does not get there, nan where it cannot be followed, ±inf where it levels off."""
-    sign = math.copysign(1.0, target)
+    estimate, sign = min(known, key=lambda psi: abs(known[psi])), math.copysign(1.0, target)
     inner, f_inner = estimate, -target
     step = abs(target) * se
     for _ in range(FAR):
@@ -89,18 +97,20 @@ def _end(at: Callable[[float], float], estimate: float, se: float, target: float
         outer = edge if beyond else outer
         f_outer = at(outer) - target
         if math.isnan(f_outer):
-            return _last_valid(at, inner, outer, target)
+            return _last_valid(known, at, inner, outer, target)
         if f_outer * sign >= 0:
-            return outer if f_outer == 0 else _root(at, (inner, f_inner), (outer, f_outer), target, CLOSE * se)
+            return outer if f_outer == 0 else _root(known, at, (inner, f_inner), (outer, f_outer), target, CLOSE * se)
         if beyond:
             return edge
         if step > 50 * se and abs(f_outer - f_inner) < 1e-3 * abs(target):
             return sign * math.inf
-        inner, f_inner, step = outer, f_outer, step * 1.6
+        promised = (_inverse(known, target) - estimate) * sign
+        inner, f_inner = outer, f_outer
+        step *= min(max(1.02 * promised / step, 1.02), 1.6) if promised > step else 1.6
     return sign * math.inf
 
 
-def _last_valid(at: Callable[[float], float], inner: float, outer: float, target: float) -> float:
+def _last_valid(known: dict[float, float], at: Callable[[float], float], inner: float, outer: float, target: float) -> float:
     """The end between a point where ζ can be computed and one where it cannot; nan where it is not reached on the way."""
     for _ in range(60):
         middle = 0.5 * (inner + outer)
@@ -108,25 +118,39 @@ def _last_valid(at: Callable[[float], float], inner: float, outer: float, target
         if math.isnan(f):
             outer = middle
         elif f * target >= 0:
-            return _root(at, (inner, at(inner) - target), (middle, f), target, CLOSE * abs(outer - inner) + 1e-300)
+            return _root(known, at, (inner, at(inner) - target), (middle, f), target, CLOSE * abs(outer - inner) + 1e-300)
         else:
             inner = middle
     return math.nan
 
 
-def _root(at: Callable[[float], float], one: tuple[float, float], two: tuple[float, float], target: float, width: float) -> float:
-    """Root of ζ − target between two points of opposite sign, by false position with halved weights (Illinois)."""
-    (a, fa), (b, fb) = one, two
-    for _ in range(80):
-        c = b - fb * (b - a) / (fb - fa)
+Pair = tuple[float, float]
+
+
+def _root(known: dict[float, float], at: Callable[[float], float], one: Pair, two: Pair, target: float, width: float) -> float:
+    """Root of ζ − target between two points of opposite sign: ψ as a cubic of ζ, by halves where that leaves the bracket or stalls."""
+    (a, _), (b, fb) = one, two
+    for tried in range(80):
+        c = _inverse(known, target)
+        if tried % 8 == 7 or not min(a, b) < c < max(a, b):
+            c = 0.5 * (a + b)
         fc = at(c) - target
-        if fc == 0.0 or abs(c - b) < width or abs(fc) < 1e-12:
-            return c
-        if math.isnan(fc):
-            return math.nan
+        if math.isnan(fc) or abs(fc) < 1e-9 or abs(b - a) < width:
+            return c if math.isfinite(fc) else math.nan
         if fc * fb < 0:
-            a, fa = b, fb
+            a = c
         else:
-            fa *= 0.5
-        b, fb = c, fc
-    return b
+            b, fb = c, fc
+    return c
+
+
+def _inverse(known: dict[float, float], target: float) -> float:
+    """ψ where ζ = target by the polynomial in ζ through the four nearest points."""
+    near = sorted((p for p in known if math.isfinite(known[p])), key=lambda p: abs(known[p] - target))[:4]
+    total = 0.0
+    for one in near:
+        others = [known[p] - known[one] for p in near if p != one]
+        if not all(others):
+            return math.nan
+        total += one * math.prod((known[p] - target) / gap for p, gap in zip((p for p in near if p != one), others))
+    return total

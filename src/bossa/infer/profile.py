@@ -217,8 +217,8 @@ class _Mixed:
     def _slice(self, label: str, surface: Any, H: Floats, held: Any, estimate: float, within: tuple[float, float]) -> tuple:
         from . import surfaces
 
-        cut = surfaces.Slice(surface, held, H)
-        best = surface.evaluate(surface.x)
+        best, path = surface.evaluate(surface.x), surfaces.Path({})
+        cut = surfaces.Slice(surface, held, H, path)
         least = best.criterion
 
         def zeta(psi: float) -> float:
@@ -234,6 +234,7 @@ class _Mixed:
         across = J.T @ H @ direction
         information = inner - across @ np.linalg.lstsq(J.T @ H @ J, across, rcond=None)[0] if len(u) else inner
         se = math.sqrt(2 / information) if information > 0 else max(abs(estimate), 0.1)
+        path.add(estimate, surfaces.Found(u, best, hessian=J.T @ H @ J))
         return label, estimate, max(se, 1e-3 * abs(estimate), 1e-6), zeta, within
 
     def residual(self) -> Iterator[tuple[str, float, float, Zeta, tuple[float, float]]]:
@@ -273,7 +274,7 @@ class _Linear(_Mixed):
         estimate, se = float(row @ fit.coef), math.sqrt(row @ fit.vcov @ row)
         best = profiled.evaluate(prepared.P, prepared.inward(self.theta), prepared.n, False)
         assert best is not None
-        start = [best.theta]
+        path = surfaces.Path({estimate: surfaces.Found(best.theta, best)})
 
         def zeta(psi: float) -> float:
             P = surfaces.held_products(prepared, row, psi)
@@ -281,13 +282,13 @@ class _Linear(_Mixed):
             def evaluate(theta: Floats) -> Any:
                 return profiled.evaluate(P, theta, prepared.n, False)
 
-            found = minimize(evaluate, profiled.average_information, start[0], 1e-11)
+            found = minimize(evaluate, profiled.average_information, path.beside(psi)[0], 1e-11)
             if found is None or not found.converged or (np.abs(found.x) < 1e-4).any():
                 again = minimize(evaluate, profiled.average_information, np.where(np.abs(best.theta) < 1e-2, 0.3, best.theta), 1e-11)
                 found = min((f for f in (found, again) if f is not None), key=surfaces._criterion, default=None)
             if found is None:
                 return math.nan
-            start[0] = found.x
+            path.add(psi, found)
             return _signed(psi, estimate, found.point.criterion - best.criterion)
 
         return estimate, se, zeta

@@ -17,7 +17,7 @@ import warnings
 from typing import Any
 
 import numpy as np
-from attrs import evolve, field, frozen
+from attrs import evolve, frozen
 
 from ..errors import BossaWarning
 from ..estimate import glmm, lmm
@@ -127,8 +127,31 @@ class Correlation:
 
 
 @frozen(eq=False)
+class Path:
+    """Minima found so far along ψ: where to look for the next."""
+
+    found: dict[float, Any]
+
+    def add(self, psi: float, minimum: Any) -> None:
+        self.found[psi] = minimum
+
+    def beside(self, psi: float) -> tuple[Floats, Floats | None]:
+        """Start and Hessian for ψ: what a cubic through minima nearby says, unless it leaps."""
+        near: list[float] = []
+        for known in sorted(self.found, key=lambda known: abs(known - psi)):
+            if all(abs(known - other) > 0.25 * abs(known - psi) for other in near):
+                near.append(known)
+        near = near[:4]
+        x = self.found[near[0]].x
+        weights = [math.prod((psi - other) / (one - other) for other in near if other != one) for one in near]
+        guess = sum(w * self.found[one].x for w, one in zip(weights, near))
+        apart = max((np.abs(self.found[one].x - x).max(initial=0.0) for one in near[1:]), default=0.0)
+        return guess if np.abs(guess - x).max(initial=0.0) <= 2 * apart else x, self.found[near[0]].hessian
+
+
+@frozen(eq=False)
 class Slice:
-    """The surface with one number held at ψ, minimised over the rest; every search begins where the one before ended.
+    """The surface with one number held at ψ, minimised over the rest; every search begins beside those before it.
 
     hessian  (m, m)  of the surface at its minimum
     """
@@ -136,36 +159,33 @@ class Slice:
     surface: Any
     held: Any
     hessian: Floats
-    last: list[Floats] = field(factory=list)
+    path: Path
 
     def minimum(self, psi: float) -> float:
         """D(ψ); nan where it cannot be computed."""
         first = self.held.free(self.surface.x)
-        starts = [self.last[-1] if self.last else first]
-        found = self._search(starts[0], psi)
+        found = self._search(*self.path.beside(psi), psi)
         if found is None or not found.converged or (np.abs(found.x) < 1e-4 * (np.abs(first) + 1e-8)).any():
             self.surface.start()
-            other = self._search(first, psi)
+            other = self._search(first, None, psi)
             found = min((f for f in (found, other) if f is not None), key=_criterion, default=None)
         if found is None:
             return math.nan
-        self.last[:] = [found.x]
-        return found.point.criterion
+        self.path.add(psi, found)
+        return float(found.point.criterion)
 
-    def _search(self, u: Floats, psi: float) -> Any:
+    def _search(self, u: Floats, hessian: Floats | None, psi: float) -> Any:
         if len(u) == 0:
             point = self.surface.evaluate(self.held.place(u, psi))
-            return None if point is None else _Alone(u, point)
+            return None if point is None else Found(u, point)
+        J = self._jacobian(u, psi)
+        B = J.T @ self.hessian @ J if hessian is None else hessian
 
         def evaluate(u: Floats) -> Point | None:
             point = self.surface.evaluate(self.held.place(u, psi))
             return None if point is None else Point(point.criterion, self.held.slope(point.gradient, u, psi))
 
-        def hessian(point: Point) -> Floats:
-            J = self._jacobian(u, psi)
-            return J.T @ self.hessian @ J
-
-        return minimize(evaluate, hessian, u, 1e-11)
+        return minimize(evaluate, lambda point: B, u, 1e-11)
 
     def _jacobian(self, u: Floats, psi: float) -> Floats:
         """∂x/∂u (m, m − 1)."""
@@ -174,10 +194,13 @@ class Slice:
 
 
 @frozen(eq=False)
-class _Alone:
+class Found:
+    """A minimum that took no search."""
+
     x: Floats
-    point: Point
+    point: Any
     converged: bool = True
+    hessian: Floats | None = None
 
 
 def _criterion(found: Any) -> float:

@@ -34,6 +34,7 @@ class Minimum:
     gain         gᵀH⁻¹g: twice what the next step would be expected to gain
     converged    gain ≤ tol, or as small as rounding lets it be
     evaluations  of f and its gradient
+    hessian      (t, t)  as it was last approximated
     """
 
     x: Floats
@@ -42,6 +43,7 @@ class Minimum:
     converged: bool
     iterations: int
     evaluations: int
+    hessian: Floats
 
 
 def minimize(
@@ -67,7 +69,7 @@ def minimize(
         stalled = stalled + 1 if small and new_gain > 0.25 * gain else 0
         gain = new_gain
         if gain <= tol or stalled == 3:
-            return Minimum(x=x, point=point, gain=gain, converged=True, iterations=iteration, evaluations=evaluations)
+            return Minimum(x=x, point=point, gain=gain, converged=True, iterations=iteration, evaluations=evaluations, hessian=B)
         step *= min(1.0, (1.0 + 2.0 * np.abs(x).max()) / np.abs(step).max())
         here, before = (point.criterion, point.gradient), None if forget else point
         point = None
@@ -75,7 +77,7 @@ def minimize(
         evaluations += tried
         if point is None:
             point = evaluate(x) if forget else before
-            return Minimum(x=x, point=point, gain=gain, converged=small, iterations=iteration, evaluations=evaluations + forget)
+            return Minimum(x=x, point=point, gain=gain, converged=small, iterations=iteration, evaluations=evaluations + forget, hessian=B)
         x, pair = x + moved, (moved, point.gradient - here[1])
         if gain < NEAR:
             pairs = [*pairs[-len(x) - 1 :], pair]
@@ -85,7 +87,7 @@ def minimize(
         B = hessian(point)
         for moved, change in pairs:
             B = secant_update(B, moved, change)
-    return Minimum(x=x, point=point, gain=gain, converged=False, iterations=max_iter, evaluations=evaluations)
+    return Minimum(x=x, point=point, gain=gain, converged=False, iterations=max_iter, evaluations=evaluations, hessian=B)
 
 
 def secant_update(B: Floats, s: Floats, y: Floats) -> Floats:
