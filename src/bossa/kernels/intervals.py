@@ -30,6 +30,8 @@ def t_quantile(probability: float, df: Array | float) -> Floats:
     df = np.asarray(df, float)
     finite = np.isfinite(df)
     z = np.where(np.isnan(df), np.nan, ndtri(probability))
+    if not finite.any():
+        return np.asarray(z)
     return np.where(finite, stdtrit(np.where(finite, df, 1.0), probability), z)
 
 
@@ -46,6 +48,8 @@ def f_tail(statistic: Array | float, df1: Array | float, df2: Array | float) -> 
 
     x, df1, df2 = np.broadcast_arrays(*(np.asarray(a, float) for a in (statistic, df1, df2)))
     finite = np.isfinite(df2)
+    if np.isinf(df2).all():
+        return np.asarray(chdtrc(df1, df1 * x))
     f = fdtrc(df1, np.where(finite, df2, 1.0), x)
     return np.where(finite, f, np.where(np.isnan(df2), np.nan, chdtrc(df1, df1 * x)))
 

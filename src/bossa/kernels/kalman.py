@@ -13,14 +13,15 @@ Durbin & Koopman (2012) ch. 4–5; West & Harrison (1997) §6.3 for discounting.
 
 from __future__ import annotations
 
-import heapq
 import math
+from typing import Any
 
 import numpy as np
 from attrs import frozen
 
 from ..types import Floats
 from .linalg import upper
+from .seam import kernel
 
 LOG_2PI = math.log(2 * math.pi)
 
@@ -38,10 +39,53 @@ class ScalarPath:
     loglik: Floats
 
 
-def filter_scalar(y: Floats, v: Floats, q: Floats, m0: float, P0: float) -> ScalarPath:
-    """The Kalman filter of one number, in plain floats.
+def _looks(rng: np.random.Generator) -> tuple[Any, ...]:
+    """Looks of a number that moves, of which some are missing; a proper prior or none."""
+    y = rng.normal(size=60)
+    y[rng.random(60) < 0.1] = np.nan
+    return y, rng.uniform(0.2, 2.0, 60), rng.uniform(0.0, 0.5, 60), 0.3, math.inf if rng.integers(2) else 2.0
 
-        P_f = P + q_t,   K = P_f/(P_f + v_t),   m ← m + K(y_t − m),   P = P_f v_t/(P_f + v_t)
+
+@kernel(example=_looks, numba="bossa.kernels._numba:scalar_walk")
+def scalar_walk(y: Floats, v: Floats, q: Floats, m0: float, P0: float) -> tuple[Floats, Floats, Floats]:
+    """Mean (T,), variance (T,) and gain (T,) of `filter_scalar`, in plain floats."""
+    means, variances, gains = [], [], []
+    m, P = float(m0), float(P0)
+    for look, noise, step in zip(y.tolist(), v.tolist(), q.tolist()):
+        P += step
+        if look != look:
+            K = 0.0
+        elif math.isinf(P):
+            K, m, P = 1.0, look, noise
+        else:
+            K = P / (P + noise)
+            m, P = m + K * (look - m), K * noise
+        means.append(m)
+        variances.append(P)
+        gains.append(K)
+    return np.array(means), np.array(variances), np.array(gains)
+
+
+def scalar_still(y: Floats, v: Floats, m0: float, P0: float) -> tuple[Floats, Floats, Floats]:
+    """`scalar_walk` of a number that stands still, by running sums.
+
+    1/P_t = 1/P_0 + Σ 1/v_s,   m_t = m_0 + P_t Σ (y_s − m_0)/v_s,   K_t = P_t/v_t        about the first look where P_0 is inf
+    """
+    seen = ~np.isnan(y)
+    told = np.where(seen, 1 / v, 0.0)
+    near = float(m0) if math.isfinite(P0) or not seen.any() else float(y[seen][0])
+    information = np.cumsum(told) + (1 / P0)
+    with np.errstate(divide="ignore"):
+        P = 1 / information
+    move = np.cumsum(told * np.where(seen, y - near, 0.0))
+    known = information > 0
+    return np.where(known, near + np.where(known, P, 0.0) * move, float(m0)), P, np.where(seen, P * told, 0.0)
+
+
+def filter_scalar(y: Floats, v: Floats, q: Floats, m0: float, P0: float) -> ScalarPath:
+    """The Kalman filter of one number.
+
+        P_f = P + q_t,   K = P_f/(P_f + v_t),   m ← m + K(y_t − m),   P = K v_t
 
     The last form does not cancel, whatever P_f: the variance stays right for a prior variance of 1e20 and for inf.
 
@@ -50,22 +94,14 @@ def filter_scalar(y: Floats, v: Floats, q: Floats, m0: float, P0: float) -> Scal
     q   (T,)  variance of the step before each look
     P0  prior variance; inf: nothing is known, and the first look has no likelihood of its own (0)
     """
-    T = len(y)
-    out = np.empty((6, T))
-    m, P, loglik = float(m0), float(P0), 0.0
-    for t, (look, noise, step) in enumerate(zip(y.tolist(), v.tolist(), q.tolist())):
-        m_f, P_f = m, P + step
-        if look != look:
-            K, P, loglik = 0.0, P_f, 0.0
-        elif P_f == math.inf:
-            K, m, P, loglik = 1.0, look, noise, 0.0
-        else:
-            S = P_f + noise
-            K, move = P_f / S, look - m_f
-            m, P = m_f + K * move, P_f * (noise / S)
-            loglik = -0.5 * (LOG_2PI + math.log(S) + move * move / S)
-        out[:, t] = m, P, m_f, P_f, K, loglik
-    return ScalarPath(*out)
+    mean, var, gain = scalar_still(y, v, m0, P0) if P0 > 0 and not q.any() else scalar_walk(y, v, q, m0, P0)
+    mean_f, var_f = np.empty_like(mean), np.empty_like(var)
+    mean_f[:1], mean_f[1:], var_f[:1], var_f[1:] = m0, mean[:-1], P0, var[:-1]
+    var_f += q
+    S, move = var_f + v, y - mean_f
+    with np.errstate(invalid="ignore"):
+        loglik = -0.5 * (LOG_2PI + np.log(S) + move * move / S)
+    return ScalarPath(mean, var, mean_f, var_f, gain, np.where(np.isnan(y) | np.isinf(var_f), 0.0, loglik))
 
 
 def filter_scalars(y: Floats, v: Floats, q: Floats, m0: float, P0: float) -> ScalarPath:
@@ -88,6 +124,26 @@ def filter_scalars(y: Floats, v: Floats, q: Floats, m0: float, P0: float) -> Sca
     return ScalarPath(*out)
 
 
+def _back_example(rng: np.random.Generator) -> tuple[Any, ...]:
+    path = filter_scalar(rng.normal(size=60), rng.uniform(0.2, 2.0, 60), rng.uniform(0.1, 0.5, 60), 0.3, 2.0)
+    return path.mean, path.var, path.mean_f, path.var_f, path.var[:-1] / path.var_f[1:]
+
+
+@kernel(example=_back_example, numba="bossa.kernels._numba:scalar_back")
+def scalar_back(mean: Floats, var: Floats, mean_f: Floats, var_f: Floats, G: Floats) -> tuple[Floats, Floats]:
+    """Smoothed means and variances (T,) of `smooth_scalar`, in plain floats.   G (T − 1,)"""
+    if not len(mean):
+        return mean.copy(), var.copy()
+    m, P = mean[-1].item(), var[-1].item()
+    means, variances = [m], [P]
+    steps = zip(*(x.tolist()[::-1] for x in (mean[:-1], var[:-1], mean_f[1:], var_f[1:], G)))
+    for here, spread, ahead, spread_ahead, g in steps:
+        m, P = here + g * (m - ahead), spread + g * g * (P - spread_ahead)
+        means.append(m)
+        variances.append(P)
+    return np.array(means[::-1]), np.array(variances[::-1])
+
+
 def smooth_scalar(path: ScalarPath, lag: int | None = None) -> tuple[Floats, Floats, Floats]:
     """Rauch–Tung–Striebel: each step given all looks, or those up to `lag` steps later.
 
@@ -100,6 +156,9 @@ def smooth_scalar(path: ScalarPath, lag: int | None = None) -> tuple[Floats, Flo
     """
     T = len(path.mean)
     G = path.var[:-1] / path.var_f[1:] if T else path.var
+    if path.mean.ndim == 1 and (lag is None or lag >= T):
+        mean, var = scalar_back(path.mean, path.var, path.mean_f, path.var_f, G)
+        return mean, var, G * var[1:]
     mean, var = path.mean.copy(), path.var.copy()
     if lag is None or lag >= T:
         for t in range(T - 2, -1, -1):
@@ -116,21 +175,44 @@ def smooth_scalar(path: ScalarPath, lag: int | None = None) -> tuple[Floats, Flo
     return mean, var, G * var[1:]
 
 
+def _uneven(rng: np.random.Generator) -> tuple[Any, ...]:
+    x = rng.integers(0, 30, 80) / 7.0
+    x[rng.random(80) < 0.1] = np.nan
+    return (x,)
+
+
+@kernel(example=_uneven, numba="bossa.kernels._numba:running_median")
 def running_median(x: Floats) -> Floats:
-    """Median (T,) of the values so far, nan where none was; nan in x is passed over. Two heaps: O(T log T)."""
-    low: list[float] = []
-    high: list[float] = []
-    out = np.full(len(x), np.nan)
-    for t, value in enumerate(x.tolist()):
-        if value == value:
-            heapq.heappush(high, -heapq.heappushpop(low, -value))
-            if len(high) > len(low):
-                heapq.heappush(low, -heapq.heappop(high))
-        if low:
-            out[t] = -low[0] if len(low) > len(high) else (high[0] - low[0]) / 2
-    return out
+    """Median (T,) of the values so far, nan where none was; nan in x is passed over.
+
+    All values are sorted once and linked; the last is taken out of the list, and the median moves by at most one place. O(T log T)
+    """
+    seen = ~np.isnan(x)
+    values = x[seen]
+    n = len(values)
+    order = np.argsort(values, kind="stable")
+    rank = np.empty(n, dtype=int)
+    rank[order] = np.arange(n)
+    ordered, after, before = [*values[order].tolist(), math.inf], list(range(1, n + 2)), list(range(-1, n + 1))
+    middle, even, out = (n - 1) // 2, n % 2 == 0, [math.nan]
+    for r in rank.tolist()[::-1]:
+        low = ordered[middle]
+        out.append((low + ordered[after[middle]]) / 2 if even else low)
+        if even:
+            if r <= middle:
+                middle = after[middle]
+        elif r >= middle:
+            middle = before[middle]
+        after[before[r]], before[after[r]] = after[r], before[r]
+        even = not even
+    return np.array([math.nan, *out[:0:-1]])[np.cumsum(seen)]
 
 
+def _gains(rng: np.random.Generator) -> tuple[Any, ...]:
+    return (np.where(rng.random(60) < 0.1, 0.0, rng.uniform(0.0, 1.0, 60)),)
+
+
+@kernel(example=_gains, numba="bossa.kernels._numba:running_kish")
 def running_kish(gain: Floats) -> tuple[Floats, Floats]:
     """Kish's effective number of looks in the filtered mean, (Σw)²/Σw², and the weight left on the prior.
 
@@ -139,12 +221,14 @@ def running_kish(gain: Floats) -> tuple[Floats, Floats]:
     gain     (T,)
     returns  (T,) nan before the first look, (T,)
     """
-    out, left = np.full(len(gain), np.nan), np.empty(len(gain))
+    numbers, left = [], []
     first, second, prior = 0.0, 0.0, 1.0
-    for t, K in enumerate(gain.tolist()):
-        first, second, prior = (1 - K) * first + K, (1 - K) ** 2 * second + K * K, (1 - K) * prior
-        out[t], left[t] = first * first / second if second else math.nan, prior
-    return out, left
+    for K in gain.tolist():
+        kept = 1 - K
+        first, second, prior = kept * first + K, kept * kept * second + K * K, kept * prior
+        numbers.append(first * first / second if second else math.nan)
+        left.append(prior)
+    return np.array(numbers), np.array(left)
 
 
 def steady_variance(q: float, v: float) -> float:

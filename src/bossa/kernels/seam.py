@@ -16,14 +16,14 @@ from typing import Any
 
 from ..errors import OptionError, UnknownOption
 
-ENGINES = ("numpy", "jax")
+ENGINES = ("numpy", "jax", "numba")
 _engine: ContextVar[str] = ContextVar("bossa_engine", default="numpy")
 KERNELS: dict[str, Kernel] = {}
 
 
 @contextmanager
 def engine(name: str) -> Iterator[None]:
-    """Inside the block, kernels that have a twin for `name` run on it: "numpy" (the definitions; the default) or "jax"."""
+    """Inside the block, kernels that have a twin for `name` run on it: "numpy" (the definitions; the default), "jax" or "numba"."""
     if name not in ENGINES:
         raise UnknownOption(name, ENGINES, where="bossa.engine()", kind="engine")
     if name != "numpy" and find_spec(name) is None:
