@@ -14,6 +14,8 @@ Source: White (1980); MacKinnon & White (1985); Cribari-Neto (2004) for HC4; Lia
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 from attrs import frozen
 
@@ -82,9 +84,13 @@ def cluster_root(X: Floats, R: Floats, scores: Floats, codes: Ints, kind: str, f
     n = len(X) if freq is None else float(freq.sum())
     e = scores if freq is None else scores * freq
     sums = np.stack([np.bincount(codes, weights=X[:, j] * e, minlength=groups) for j in range(p)]) if p else np.zeros((0, groups))
-    factor = {"CR0": 1.0, "CR1": groups / (groups - 1), "CR1S": groups / (groups - 1) * (n - 1) / (n - p)}[kind]
     inverse = np.linalg.inv(R)
-    return compact_root(inverse @ (inverse.T @ sums)) * np.sqrt(factor)
+    return compact_root(inverse @ (inverse.T @ sums)) * np.sqrt(cluster_factor(kind, groups, n, p))
+
+
+def cluster_factor(kind: str, groups: int, n: float, p: int) -> float:
+    """What the covariance of summed scores is multiplied by.   G groups, n observations, p coefficients"""
+    return {"CR0": 1.0, "CR1": groups / (groups - 1), "CR1S": groups / (groups - 1) * (n - 1) / (n - p)}[kind]
 
 
 @frozen(eq=False)
@@ -147,27 +153,49 @@ def cr2(X: Floats, R: Floats, residuals: Floats, weights: Floats | None, codes: 
     """
     p, groups = X.shape[1], int(codes.max()) + 1
     inverse = np.linalg.inv(R)
-    order = np.argsort(codes, kind="stable")
-    ends = np.cumsum(np.bincount(codes, minlength=groups))
-    own_weights = weights is not None and phi is None  # otherwise W Φ = 1
-    omega = np.eye(p)
-    if weights is not None and phi is None:
-        omega = np.zeros((p, p))
-        for block in row_blocks(*X.shape):
-            WQ = (X[block] @ inverse) * weights[block, None]
-            omega += WQ.T @ WQ
+    omega = _omega(X, inverse, weights, phi)
     sums = np.empty((p, groups))
     alpha, beta, gram = (np.empty((groups, p, p)) for _ in range(3))
-    for g in range(groups):
-        rows = order[ends[g - 1] if g else 0 : ends[g]]
-        Q = X[rows] @ inverse
-        WQ = Q if weights is None else Q * weights[rows, None]
-        V = WQ if own_weights else Q  # W Φ Q
-        AWQ = _adjusted(Q, V if own_weights else None, omega, WQ, None if phi is None else phi[rows])
+    for g, (rows, Q, V, AWQ) in enumerate(_adjusted_clusters(X, inverse, weights, codes, phi)):
         sums[:, g] = AWQ.T @ residuals[rows]
         alpha[g], beta[g] = Q.T @ AWQ, V.T @ AWQ
         gram[g] = AWQ.T @ (AWQ if phi is None else AWQ * phi[rows, None])
     return BellMcCaffrey(compact_root(inverse @ sums), inverse, alpha, beta, gram, omega)
+
+
+def cr2_rows(X: Floats, R: Floats, weights: Floats | None, codes: Ints) -> Floats:
+    """Rows of A_g W_g Q_g (n, p): their sums within clusters, each times its residual, are the scores of CR2 in the basis Q (Φ = 1)."""
+    out = np.empty(X.shape)
+    for rows, _, _, AWQ in _adjusted_clusters(X, np.linalg.inv(R), weights, codes, None):
+        out[rows] = AWQ
+    return out
+
+
+def _omega(X: Floats, inverse: Floats, weights: Floats | None, phi: Floats | None) -> Floats:
+    """QᵀWΦWQ (p, p)"""
+    if weights is None or phi is not None:
+        return np.eye(X.shape[1])
+    omega = np.zeros((X.shape[1], X.shape[1]))
+    for block in row_blocks(*X.shape):
+        WQ = (X[block] @ inverse) * weights[block, None]
+        omega += WQ.T @ WQ
+    return omega
+
+
+def _adjusted_clusters(
+    X: Floats, inverse: Floats, weights: Floats | None, codes: Ints, phi: Floats | None
+) -> Iterator[tuple[Ints, Floats, Floats, Floats]]:
+    """Of each cluster its rows, Q, W Φ Q and A W Q."""
+    omega = _omega(X, inverse, weights, phi)
+    own_weights = weights is not None and phi is None  # otherwise W Φ = 1
+    order = np.argsort(codes, kind="stable")
+    ends = np.cumsum(np.bincount(codes))
+    for start, end in zip([0, *ends], ends):
+        rows = order[start:end]
+        Q = X[rows] @ inverse
+        WQ = Q if weights is None else Q * weights[rows, None]
+        V = WQ if own_weights else Q
+        yield rows, Q, V, _adjusted(Q, V if own_weights else None, omega, WQ, None if phi is None else phi[rows])
 
 
 def _adjusted(Q: Floats, V: Floats | None, omega: Floats, WQ: Floats, phi: Floats | None) -> Floats:
