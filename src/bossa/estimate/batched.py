@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from ..kernels.gram import FINE, ols_many, ols_responses
+from ..kernels.gram import FINE, ols_many, ols_responses, pearson, totals
 from ..kernels.gram import glm_many as score_many
 from ..kernels.linalg import inverse_factored, triangular
 from ..state.design import Problem
@@ -21,14 +21,12 @@ from ..types import Floats
 ILL = 1e8  # condition number of the unit-scaled XᵀWX from which replicates are refitted in orthonormal columns
 
 
-def counts_of(problem: Problem, replicates: Replicates) -> tuple[np.ndarray, np.ndarray]:
-    """Weights of the normal equations (b, n) and observations (b,) of a block of frequencies."""
+def observations(problem: Problem, replicates: Replicates) -> np.ndarray:
+    """How many observations each replicate has (b,)."""
     design = problem.design
-    counts = np.asarray(replicates.freq)
-    if design.freq is not None:
-        counts = counts * design.freq
-    W = counts if design.weights is None else counts * design.weights
-    return W, counts.sum(axis=1)
+    if replicates.freq is None:
+        return np.full(replicates.size, design.n_obs)
+    return totals(np.asarray(replicates.freq), np.ones(design.n) if design.freq is None else design.freq)
 
 
 def coordinates(problem: Problem, fit: FitState) -> tuple[Floats, Floats | None]:
@@ -51,12 +49,11 @@ def lm_many(problem: Problem, fit: FitState, replicates: Replicates) -> Draws:
         R = triangular(X, W)
         change, rss = ols_responses(X, R, W, replicates.y - base)
         inverse = np.broadcast_to(inverse_factored(R), (len(change), *R.shape))
-        n_obs, code = np.full(len(change), design.n_obs), np.full(len(change), FINE)
+        code = np.full(len(change), FINE)
     else:
-        W, n_obs = counts_of(problem, replicates)
-        change, inverse, rss, code = ols_many(X, W, np.asarray(design.y) - base)
+        change, inverse, rss, code = ols_many(X, np.asarray(replicates.freq), np.asarray(design.y) - base, design.total_weights)
     with np.errstate(divide="ignore", invalid="ignore"):
-        sigma = np.sqrt(np.maximum(rss, 0) / (n_obs - X.shape[1]))
+        sigma = np.sqrt(np.maximum(rss, 0) / (observations(problem, replicates) - X.shape[1]))
     change, se = _returned(change, inverse, sigma, back)
     return Draws(coef=fit.coef + change, sigma=sigma, code=code, se=se)
 
@@ -75,19 +72,14 @@ def glm_many(problem: Problem, fit: FitState, replicates: Replicates) -> Draws |
     if fit.aux:
         return None
     design, family, link = problem.design, problem.family, problem.link
-    if replicates.y is not None:
-        base = np.ones(design.n) if design.total_weights is None else design.total_weights
-        W, n_obs, Y = np.tile(base, (replicates.size, 1)), np.full(replicates.size, design.n_obs), replicates.y
-    else:
-        (W, n_obs), Y = counts_of(problem, replicates), np.asarray(design.y)
+    W, Y = replicates.freq, np.asarray(design.y) if replicates.y is None else replicates.y
     X, back = coordinates(problem, fit)
     start = fit.coef if back is None else np.linalg.solve(back, fit.coef)
-    coef, inverse, code = score_many(X, W, Y, design.offset, (family, link), start)
+    coef, inverse, code = score_many(X, W, Y, design.offset, (family, link), start, design.total_weights)
     sigma = np.ones(len(coef))
     if fit.dispersion_estimated:
-        eta = coef @ X.T if design.offset is None else coef @ X.T + design.offset
-        mu = link.inverse(eta)
-        with np.errstate(invalid="ignore"):
-            sigma = np.sqrt((W * (Y - mu) ** 2 / family.variance(mu)).sum(axis=1) / (n_obs - len(fit.coef)))
+        squares = pearson(X, W, Y, design.offset, (family, link), coef, design.total_weights)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            sigma = np.sqrt(squares / (observations(problem, replicates) - len(fit.coef)))
     coef, se = _returned(coef, inverse, sigma, back)
     return Draws(coef=coef, sigma=sigma, code=code, se=se)

@@ -22,6 +22,7 @@ from attrs import evolve, frozen
 from ..errors import Refused, UnknownOption
 from ..estimate.lmm import rows_and_counts
 from ..estimate.random import term_factors
+from ..kernels.counts import row_counts
 from ..kernels.linalg import leverage, triangular
 from ..kernels.streams import entropy
 from ..state.design import Problem, RETerm
@@ -74,10 +75,7 @@ class CaseDraw:
         if self.freq is not None:
             total = round(self.freq.sum())
             return rng.multinomial(total, self.freq / self.freq.sum(), size=b) / self.freq
-        out = np.empty((b, self.n))
-        for counts, index in zip(out, rng.integers(0, self.n, size=(b, self.n), dtype=np.uint32)):
-            counts[:] = np.bincount(index.astype(np.intp), minlength=self.n)
-        return out
+        return row_counts(rng, self.n, b)
 
 
 @frozen(eq=False)
@@ -87,8 +85,7 @@ class GroupDraw:
     groups: np.ndarray
 
     def __call__(self, rng: np.random.Generator, start: int, b: int) -> np.ndarray:
-        counts = CaseDraw(int(self.groups.max()) + 1, None)(rng, start, b)
-        return counts[:, self.groups]
+        return row_counts(rng, int(self.groups.max()) + 1, b)[:, self.groups]
 
 
 @frozen(eq=False)

@@ -31,22 +31,25 @@ def _out(results: tuple[Any, ...]) -> tuple[Any, ...]:
     return tuple(np.array(r) for r in results)
 
 
-def _grams(X: Any, W: Any, y: Any) -> tuple[Any, Any, Any]:
+def _grams(X: Any, W: Any, y: Any, weights: Any = None) -> tuple[Any, Any, Any]:
     """gram.grams: packed products of W with x_jx_k, x_jy and y², block of rows by block of rows."""
     n, p = X.shape
     b = len(W)
+    v = jnp.ones(n) if weights is None else weights
     j, k = np.triu_indices(p)
     size = min(n, max(64, CELLS // (len(j) + p + 1)))
     blocks = -(-n // size)
 
-    def add(packed: Any, block: tuple[Any, Any, Any]) -> tuple[Any, None]:
-        x, w, z = block
-        return packed + w @ jnp.column_stack((x[:, j] * x[:, k], x * z[:, None], z**2)), None
+    def add(packed: Any, block: tuple[Any, Any, Any, Any]) -> tuple[Any, None]:
+        x, w, z, v = block
+        columns = jnp.column_stack((x[:, j] * x[:, k], x * z[:, None], z**2)) * v[:, None]
+        return packed + w.astype(columns.dtype) @ columns, None
 
     more = blocks * size - n
-    x, z = jnp.pad(X, ((0, more), (0, 0))), jnp.pad(y, (0, more))
+    x, z, v = jnp.pad(X, ((0, more), (0, 0))), jnp.pad(y, (0, more)), jnp.pad(v, (0, more))
     w = jnp.pad(W, ((0, 0), (0, more))).reshape(b, blocks, size).transpose(1, 0, 2)
-    packed, _ = lax.scan(add, jnp.zeros((b, len(j) + p + 1)), (x.reshape(blocks, size, p), w, z.reshape(blocks, size)))
+    blocked = x.reshape(blocks, size, p), w, z.reshape(blocks, size), v.reshape(blocks, size)
+    packed, _ = lax.scan(add, jnp.zeros((b, len(j) + p + 1)), blocked)
     upper = packed[:, : len(j)]
     G = jnp.zeros((b, p, p)).at[:, j, k].set(upper).at[:, k, j].set(upper)
     return G, packed[:, len(j) : -1], packed[:, -1]
@@ -59,24 +62,25 @@ def _solve(G: Any, right: Any) -> tuple[Any, Any, Any]:
     scale = jnp.sqrt(jnp.where(fine[:, None], diagonal, 1.0))
     eye = jnp.eye(G.shape[1])
     unit = jnp.where(fine[:, None, None], G, eye) / (scale[:, :, None] * scale[:, None, :])
-    fine &= jnp.linalg.eigvalsh(unit)[:, 0] > 1 / CONDITION**1.5
-    unit = jnp.where(fine[:, None, None], unit, eye)
-    inverse = jnp.linalg.inv(unit) / (scale[:, :, None] * scale[:, None, :])
+    inverse = jnp.linalg.inv(unit)
+    inflation = jnp.einsum("bii->bi", inverse)
+    fine &= (inflation > 0).all(axis=1) & (inflation.sum(axis=1) < CONDITION**1.5)
+    inverse = jnp.where(fine[:, None, None], inverse, eye) / (scale[:, :, None] * scale[:, None, :])
     coef = jnp.einsum("bij,bj->bi", inverse, right)
     return jnp.where(fine[:, None], coef, jnp.nan), inverse, jnp.where(fine, FINE, RANK)
 
 
 @jax.jit
-def _ols(X: Any, W: Any, y: Any) -> tuple[Any, ...]:
-    G, right, total = _grams(X, W, y)
+def _ols(X: Any, W: Any, y: Any, weights: Any) -> tuple[Any, ...]:
+    G, right, total = _grams(X, W, y, weights)
     coef, inverse, code = _solve(G, right)
     return coef, inverse, total - jnp.einsum("bi,bi->b", coef, right), code
 
 
-def ols_many(X: Floats, W: Floats, y: Floats) -> tuple[Floats, Floats, Floats, Ints]:
+def ols_many(X: Floats, W: Floats, y: Floats, weights: Floats | None = None) -> tuple[Floats, Floats, Floats, Ints]:
     """gram.ols_many."""
     with jax.enable_x64(True):
-        return _out(_ols(X, W, y))
+        return _out(_ols(X, W, y, weights))
 
 
 @jax.jit
@@ -164,23 +168,34 @@ def traceable(family: Family, link: Link) -> bool:
 
 
 def glm_many(
-    X: Floats, W: Floats, Y: Floats, offset: Floats | None, rule: tuple[Any, Any], start: Floats, steps: int = 25
+    X: Floats,
+    W: Floats | None,
+    Y: Floats,
+    offset: Floats | None,
+    rule: tuple[Any, Any],
+    start: Floats,
+    weights: Floats | None = None,
+    steps: int = 25,
 ) -> tuple[Floats, Floats, Ints]:
     """gram.glm_many."""
     family, link = rule
     if not traceable(family, link):
-        return gram.glm_many.definition(X, W, Y, offset, rule, start, steps)
-    rows = X, W, Y, 0.0 if offset is None else offset, start
+        return gram.glm_many.definition(X, W, Y, offset, rule, start, weights, steps)
+    rows = X, W, Y, 0.0 if offset is None else offset, start, weights
     with jax.enable_x64(True):
         found = _scoring(*rows, names=(family.name, link.name), natural=family.natural == link.name, steps=steps)
         return _out(found)
 
 
 @partial(jax.jit, static_argnames=("names", "natural", "steps"))
-def _scoring(X: Any, W: Any, Y: Any, offset: Any, start: Any, *, names: tuple[str, str], natural: bool, steps: int) -> tuple[Any, ...]:
+def _scoring(
+    X: Any, W: Any, Y: Any, offset: Any, start: Any, weights: Any, *, names: tuple[str, str], natural: bool, steps: int
+) -> tuple[Any, ...]:
     """Every replicate steps until the last has stopped; those that have stopped stand still."""
     variance, mean = VARIANCES[names[0]], MEANS[names[1]]
-    (b, n), p = W.shape, X.shape[1]
+    (b, n), p = (Y if W is None else W).shape, X.shape[1]
+    W = jnp.ones((b, n)) if W is None else W.astype(X.dtype)
+    W = W if weights is None else W * weights
 
     def scoring_step(state: tuple[Any, ...]) -> tuple[Any, ...]:
         iteration, active, coef, step, before, inverse, code = state
@@ -197,7 +212,7 @@ def _scoring(X: Any, W: Any, Y: Any, offset: Any, start: Any, *, names: tuple[st
         going = active & ~lost
         worse = going & (size > 2 * before) & (size > 1e-6)
         move = going & ~worse
-        done = move & (size < 1e-9)
+        done = move & ((size < 1e-9) | ((size < 1e-6) & (size * size < 1e-9 * before) & (iteration > 0)))
         step = jnp.where(move[:, None], change, jnp.where(worse[:, None], step / 2, step))
         coef = coef + jnp.where(move[:, None], step, jnp.where(worse[:, None], -step, 0.0))
         before = jnp.where(move, size, before)

@@ -22,8 +22,8 @@ from .seam import kernel
 
 FINE, RANK, NOT_CONVERGED, OUT_OF_RANGE = 0, 1, 2, 3
 CONDITION = 1e7  # of the unit-scaled Gram matrix' factor: beyond it a replicate counts as rank deficient
-CELLS = 262_144  # numbers in one block of outer products (2 MB)
-IN_CACHE = 131_072  # replicates × rows that are scored together
+CELLS = 131_072  # numbers in one block of weights, or of outer products (1 MB)
+IN_CACHE = 16_384  # replicates × rows that are scored together, and numbers in one block of matrices
 
 
 def row_blocks(n: int, columns: int) -> list[slice]:
@@ -31,29 +31,56 @@ def row_blocks(n: int, columns: int) -> list[slice]:
     return [slice(i, min(i + size, n)) for i in range(0, n, size)]
 
 
-def grams(X: Floats, W: Floats, y: Floats | None = None) -> tuple[Floats, Floats, Floats]:
-    """XᵀW_bX, XᵀW_by and yᵀW_by for every replicate, by one matrix product with the columns x_jx_k, x_jy and y².
+def grams(X: Floats, W: Floats, y: Floats | None = None, weights: Floats | None = None) -> tuple[Floats, Floats, Floats]:
+    """XᵀW_bX, XᵀW_by and yᵀW_by for every replicate, W_b the product of its row of W and the weights all have in common.
 
     X        (n, p)
-    W        (b, n)
-    y        (n,)   None: 0
+    W        (b, n)  numbers of any type
+    y        (n,)    None: 0
+    weights  (n,)    None: 1
     returns  (b, p, p), (b, p), (b,)
     """
+    more = None if y is None else np.column_stack((X, y)) * y[:, None]
+    if more is not None and weights is not None:
+        more *= weights[:, None]
+    G, right = _products(X, W, weights, more)
+    return (G, right[:, :-1], right[:, -1]) if y is not None else (G, np.zeros((len(W), X.shape[1])), np.zeros(len(W)))
+
+
+def _products(X: Floats, W: Floats, weights: Floats | None, more: Floats | None) -> tuple[Floats, Floats]:
+    """XᵀW_bX (b, p, p) and W `more` (b, k), by one matrix product with the columns x_jx_k and those of `more` (n, k)."""
     n, p = X.shape
+    pairs = p * (p + 1) // 2
+    packed = np.zeros((len(W), pairs + (0 if more is None else more.shape[1])))
+    for rows in row_blocks(n, max(packed.shape)):
+        columns = _outer(X[rows], None if weights is None else weights[rows])
+        if more is not None:
+            columns = np.concatenate((columns, more[rows].T))
+        packed += np.asarray(W[:, rows], dtype=float) @ columns.T
+    return _unpacked(packed[:, :pairs], p), packed[:, pairs:]
+
+
+def totals(W: Floats, weights: Floats) -> Floats:
+    """W `weights`: the sum of every replicate's weights.   (b, n), (n,) → (b,)"""
+    out = np.zeros(len(W))
+    for rows in row_blocks(len(weights), len(W)):
+        out += np.asarray(W[:, rows], dtype=float) @ weights[rows]
+    return out
+
+
+def _outer(x: Floats, weights: Floats | None = None) -> Floats:
+    """Products x_jx_k, j ≤ k, times the weights.   x (m, p) → (p(p + 1)/2, m)"""
+    j, k = np.triu_indices(x.shape[1])
+    xT = np.ascontiguousarray(x.T)
+    return xT[j] * (xT if weights is None else xT * weights)[k]
+
+
+def _unpacked(packed: Floats, p: int) -> Floats:
+    """Symmetric matrices from their upper triangles.   (b, p(p + 1)/2) → (b, p, p)"""
     j, k = np.triu_indices(p)
-    packed = np.zeros((len(W), len(j) + (0 if y is None else p + 1)))
-    for rows in row_blocks(n, packed.shape[1]):
-        x = X[rows]
-        columns = x[:, j] * x[:, k]
-        if y is not None:
-            columns = np.column_stack((columns, x * y[rows, None], y[rows] ** 2))
-        packed += W[:, rows] @ columns
-    G = np.empty((len(W), p, p))
-    G[:, j, k] = packed[:, : len(j)]
-    G[:, k, j] = packed[:, : len(j)]
-    if y is None:
-        return G, np.zeros((len(W), p)), np.zeros(len(W))
-    return G, packed[:, len(j) : -1], packed[:, -1]
+    G = np.empty((len(packed), p, p))
+    G[:, j, k] = G[:, k, j] = packed
+    return G
 
 
 def solve_many(G: Floats, right: Floats) -> tuple[Floats, Floats, Ints]:
@@ -61,18 +88,39 @@ def solve_many(G: Floats, right: Floats) -> tuple[Floats, Floats, Ints]:
 
     G        (b, p, p)
     returns  (b, p), (b, p, p), (b,)
+
+    Deficient: the eigenvalues of G_b, scaled to a diagonal of ones, have reciprocals that sum to CONDITION^1.5 or more.
     """
-    diagonal = np.einsum("bii->bi", G)
-    fine = (diagonal > 0).all(axis=1) & np.isfinite(G).all(axis=(1, 2))
-    scale = np.sqrt(np.where(fine[:, None], diagonal, 1.0))
-    G = np.where(fine[:, None, None], G, np.eye(G.shape[1]))
-    unit = G / (scale[:, :, None] * scale[:, None, :])
-    smallest = np.linalg.eigvalsh(unit)[:, 0]
-    fine &= smallest > 1 / CONDITION**1.5
-    unit[~fine] = np.eye(G.shape[1])
-    inverse = np.linalg.inv(unit) / (scale[:, :, None] * scale[:, None, :])
+    b, p = right.shape
+    inverse, fine = np.empty((b, p, p)), np.empty(b, dtype=bool)
+    size = max(8, IN_CACHE // (p * p))
+    for i in range(0, b, size):
+        inverse[i : i + size], fine[i : i + size] = _inverses(G[i : i + size])
     coef = np.einsum("bij,bj->bi", inverse, right)
     return np.where(fine[:, None], coef, np.nan), inverse, np.where(fine, FINE, RANK)
+
+
+def _inverses(G: Floats) -> tuple[Floats, Any]:
+    """Inverses (b, p, p), and which of them there are (b,); the others have the inverse of the diagonal, or the unit matrix.
+
+    Source: Goodnight (1979), the sweep operator, over all pivots of unit-scaled matrices side by side.
+    """
+    diagonal = np.einsum("bii->ib", G)
+    fine = (diagonal > 0).all(axis=0) & np.isfinite(G).all(axis=(1, 2))
+    scale = np.sqrt(np.where(fine, diagonal, 1.0))
+    eye = np.eye(len(diagonal))[:, :, None]
+    A = np.where(fine, G.transpose(1, 2, 0), eye) / (scale[:, None] * scale)
+    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+        for i in range(len(A)):
+            column = A[i].copy()
+            row = column / column[i]
+            A -= column[:, None] * row
+            A[i] = A[:, i] = row
+            A[i, i] = -1.0 / column[i]
+    inflation = -np.einsum("iib->ib", A)
+    fine &= (inflation > 0).all(axis=0) & (inflation.sum(axis=0) < CONDITION**1.5)
+    inverse = np.where(fine, -A, eye) / (scale[:, None] * scale)
+    return inverse.transpose(2, 0, 1), fine
 
 
 def _counted_rows(rng: np.random.Generator) -> tuple[Any, ...]:
@@ -99,13 +147,14 @@ def _counted_answers(rng: np.random.Generator) -> tuple[Any, ...]:
 
 
 @kernel(example=_counted_rows, jax="bossa.kernels._jax:ols_many")
-def ols_many(X: Floats, W: Floats, y: Floats) -> tuple[Floats, Floats, Floats, Ints]:
+def ols_many(X: Floats, W: Floats, y: Floats, weights: Floats | None = None) -> tuple[Floats, Floats, Floats, Ints]:
     """Weighted least squares of every replicate; accurate where y (n,) holds the residuals of a fit to all rows.
 
-    W        (b, n)  weights, 0 leaves a row out
+    W        (b, n)  counts or weights of any type, 0 leaves a row out
+    weights  (n,)    times these; None: 1
     returns  coef (b, p), (XᵀWX)⁻¹ (b, p, p), weighted residual sum of squares (b,), code (b,)
     """
-    G, right, total = grams(X, W, y)
+    G, right, total = grams(X, W, y, weights)
     coef, inverse, code = solve_many(G, right)
     return coef, inverse, total - np.einsum("bi,bi->b", coef, right), code
 
@@ -126,63 +175,48 @@ def ols_responses(X: Floats, R: Floats, weights: Floats | None, Y: Floats) -> tu
 
 @kernel(example=_counted_answers, jax="bossa.kernels._jax:glm_many")
 def glm_many(
-    X: Floats, W: Floats, Y: Floats, offset: Floats | None, rule: tuple[Any, Any], start: Floats, steps: int = 25
+    X: Floats,
+    W: Floats | None,
+    Y: Floats,
+    offset: Floats | None,
+    rule: tuple[Any, Any],
+    start: Floats,
+    weights: Floats | None = None,
+    steps: int = 25,
 ) -> tuple[Floats, Floats, Ints]:
     """Fisher scoring of every replicate, all started at the full data's coefficients.
 
-    W        (b, n)  prior weights × counts
+    W        (b, n)  counts or weights of any type; None: 1, where Y has the replicates
     Y        (n,) or (b, n)
     offset   (n,) or None
     rule     (family, link): variance(mu), inverse(eta), slope(eta)
     start    (p,)
-    returns  coef (b, p), (XᵀWX)⁻¹ at the end (b, p, p), code (b,)
+    weights  (n,)    times these; None: 1
+    returns  coef (b, p), (XᵀWX)⁻¹ where it was last evaluated (b, p, p), code (b,)
 
-    A replicate stops when the score it still has, in units of its own standard errors, is below 1e-9; steps that do not shrink it are
-    halved. Replicates that have stopped leave the work. Information that becomes singular on the way is no lack of rank: code 3.
+    Sizes of steps are in units of the replicate's own standard errors. A replicate stops when its step is below 1e-9, or below 1e-6 and
+    the next would be below 1e-9 if it shrank by as much; steps that do not shrink are halved. Replicates that have stopped leave the
+    work. Information that becomes singular on the way is no lack of rank: code 3.
     """
-    size = max(1, IN_CACHE // len(X))
-    some = [slice(i, i + size) for i in range(0, len(W), size)]
-    parts = [_scored(X, W[s], Y if Y.ndim == 1 else Y[s], offset, rule, start, steps) for s in some]
-    coef, inverse, code = (np.concatenate(part) for part in zip(*parts))
-    return coef, inverse, code
-
-
-def _scored(
-    X: Floats, W: Floats, Y: Floats, offset: Floats | None, rule: tuple[Any, Any], start: Floats, steps: int
-) -> tuple[Floats, Floats, Ints]:
-    """glm_many of replicates few enough for their working weights to stay in the cache."""
-    family, link = rule
-    b, p = len(W), X.shape[1]
-    coef = np.tile(start, (b, 1))
-    inverse = np.full((b, p, p), np.nan)
-    code = np.full(b, NOT_CONVERGED)
-    active = np.arange(b)
-    before = np.full(b, np.inf)
-    step = np.zeros((b, p))
+    b, p = len(Y if W is None else W), X.shape[1]
+    coef, step = np.tile(start, (b, 1)), np.zeros((b, p))
+    inverse, before = np.full((b, p, p), np.nan), np.full(b, np.inf)
+    code, active = np.full(b, NOT_CONVERGED), np.arange(b)
     for iteration in range(steps):
-        eta = coef[active] @ X.T
-        if offset is not None:
-            eta += offset
-        mu, w = link.inverse(eta), W[active]
-        with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
-            if family.natural == link.name:
-                working, score = w * family.variance(mu), w * ((Y if Y.ndim == 1 else Y[active]) - mu)
-            else:
-                score = w * link.slope(eta) / family.variance(mu)
-                working = score * link.slope(eta)
-                score *= (Y if Y.ndim == 1 else Y[active]) - mu
-        wild = ~(np.isfinite(working).all(axis=1) & np.isfinite(score).all(axis=1))
-        working[wild], score[wild] = 1.0, 0.0
-        G, _, _ = grams(X, working)
-        g = score @ X
+        if iteration == 0 and Y.ndim == 1 and W is not None:
+            G, g = _at_start(X, W, Y, offset, rule, start, weights)
+        else:
+            G, g = _equations((X, W, Y, offset, weights), rule, coef[active], active)
+        wild = ~(np.isfinite(G).all(axis=(1, 2)) & np.isfinite(g).all(axis=1))
+        G[wild], g[wild] = np.eye(p), 0.0
         change, inv, bad = solve_many(G, g)
         size = np.sqrt(np.abs(np.einsum("bi,bi->b", change, g)))
         lost = (bad != FINE) | wild
         code[active[lost]] = np.where((bad[lost] != FINE) & (iteration == 0), RANK, OUT_OF_RANGE)
         worse = ~lost & (size > 2 * before[active]) & (size > 1e-6)
-        done = ~lost & ~worse & (size < 1e-9)
-        inverse[active[done]] = inv[done]
         move = ~lost & ~worse
+        done = move & ((size < 1e-9) | ((size < 1e-6) & (size * size < 1e-9 * before[active]) & (iteration > 0)))
+        inverse[active[done]] = inv[done]
         coef[active[move]] += change[move]
         step[active[move]], before[active[move]] = change[move], size[move]
         step[active[worse]] /= 2
@@ -193,3 +227,69 @@ def _scored(
             break
     coef[code != FINE] = np.nan
     return coef, inverse, code
+
+
+def _per_row(eta: Floats, y: Floats, rule: tuple[Any, Any]) -> tuple[Floats, Floats]:
+    """Information and score of single rows about η, without their weights."""
+    family, link = rule
+    mu = link.inverse(eta)
+    if family.natural == link.name:
+        return np.array(family.variance(mu)), y - mu
+    slope = link.slope(eta)
+    score = slope / family.variance(mu)
+    return score * slope, score * (y - mu)
+
+
+def _at_start(
+    X: Floats, W: Floats, y: Floats, offset: Floats | None, rule: tuple[Any, Any], start: Floats, weights: Floats | None
+) -> tuple[Floats, Floats]:
+    """`_equations` where all replicates have the same coefficients and responses: one matrix product."""
+    eta = X @ start
+    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+        working, score = _per_row(eta if offset is None else eta + offset, y, rule)
+        if weights is not None:
+            working, score = working * weights, score * weights
+        return _products(X, W, working, X * score[:, None])
+
+
+def _equations(rows_of: tuple[Any, ...], rule: tuple[Any, Any], coef: Floats, index: Ints) -> tuple[Floats, Floats]:
+    """Information (b, p, p) and score (b, p) of the replicates `index` at their coefficients, by blocks that stay in the cache."""
+    X, W, Y, offset, weights = rows_of
+    (n, p), b = X.shape, len(coef)
+    packed, g = np.zeros((b, p * (p + 1) // 2)), np.zeros((b, p))
+    many = min(b, 32)
+    for start in range(0, n, IN_CACHE // many):
+        rows = slice(start, start + IN_CACHE // many)
+        x = X[rows]
+        columns = _outer(x, None if weights is None else weights[rows]).T
+        weighted = x if weights is None else x * weights[rows, None]
+        for i in range(0, b, many):
+            some = slice(i, i + many)
+            eta = coef[some] @ x.T
+            if offset is not None:
+                eta += offset[rows]
+            with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+                working, score = _per_row(eta, Y[rows] if Y.ndim == 1 else Y[index[some], rows], rule)
+                if W is not None:
+                    w = W[index[some], rows].astype(float)
+                    working *= w
+                    score *= w
+                packed[some] += working @ columns
+                g[some] += score @ weighted
+    return _unpacked(packed, p), g
+
+
+def pearson(
+    X: Floats, W: Floats | None, Y: Floats, offset: Floats | None, rule: tuple[Any, Any], coef: Floats, weights: Floats | None
+) -> Floats:
+    """Σ w (y − μ)²/V(μ) of every replicate at its coefficients (b, p); arguments of `glm_many`.   → (b,)"""
+    family, link = rule
+    out = np.zeros(len(coef))
+    for rows in row_blocks(len(X), len(coef)):
+        eta = coef @ X[rows].T
+        mu = link.inverse(eta if offset is None else eta + offset[rows])
+        with np.errstate(divide="ignore", invalid="ignore"):
+            squares = (Y[..., rows] - mu) ** 2 / family.variance(mu)
+            squares = squares if weights is None else squares * weights[rows]
+            out += (squares if W is None else squares * W[:, rows]).sum(axis=1)
+    return out
