@@ -159,15 +159,105 @@ def test_what_has_no_error_out_of_sample_is_refused():
             m.infer(how="cv", k=k)
 
 
-def test_one_step_is_close_to_refits(monkeypatch):
-    from bossa.infer import crossval
-
+def test_one_step_is_newtons_step_from_the_full_fit(monkeypatch):
+    """β̂ − (XᵀWX)⁻¹ xᵢ(yᵢ − μ̂ᵢ)/(1 − hᵢ), written out; close to the refits, and what "auto" takes beyond many rows."""
     m = model("carb ~ wt + hp", cars(), family="poisson").fit()
     exact = m.infer(how="cv", k="loo")
-    monkeypatch.setattr(crossval, "MANY_ROWS", 10)
-    step = m.infer(how="cv", k="loo")
+    step = m.infer(how="cv", k="loo", refits="one-step")
+    assert (exact.inference.options["refits"], step.inference.options["refits"]) == ("exact", "one-step")
     assert any("one Newton step" in note for note in step.inference.notes)
+    X, mu = m.designmat.to_numpy(), m.fit_state.mu
+    inverse = np.linalg.inv(X.T @ (mu[:, None] * X))
+    h = mu * np.einsum("ij,jk,ik->i", X, inverse, X)
+    beta = m.fit_state.coef - (X * ((m.design.y - mu) / (1 - h))[:, None]) @ inverse
+    np.testing.assert_allclose(step.inference.extra.fitted, np.exp((X * beta).sum(axis=1)), rtol=1e-10)
     assert step.diagnostics["cv_rmse"][0] == pytest.approx(exact.diagnostics["cv_rmse"][0], rel=0.02)
+    from bossa.infer import crossval
+
+    monkeypatch.setattr(crossval, "MANY_ROWS", 10)
+    np.testing.assert_array_equal(m.infer(how="cv", k="loo").inference.extra.fitted, step.inference.extra.fitted)
+    np.testing.assert_array_equal(m.infer(how="cv", k="loo", refits="exact").inference.extra.fitted, exact.inference.extra.fitted)
+
+
+def test_one_step_is_refused_where_it_is_not_the_way():
+    for formula, options, k in (
+        ("mpg ~ wt", {}, "loo"),
+        ("am ~ wt", {"family": "binomial"}, 5),
+        ("am ~ scale(wt)", {"family": "binomial"}, "loo"),
+    ):
+        with pytest.raises(OptionError, match="one-step"):
+            model(formula, cars(), **options).fit().infer(how="cv", k=k, refits="one-step", seed=1)
+
+
+@pytest.mark.parametrize("formula", ["mpg ~ scale(wt) + poly(hp, 2)", "mpg ~ wt + (1 | g)"])
+def test_workers_change_no_number(formula):
+    """Folds that are encoded anew, and folds of a mixed model whose groups are known."""
+    m = model(formula, cars()).fit()
+    one, two = (m.infer(how="cv", k=3, seed=1, holdout_group=None if "poly" in formula else "k", n_jobs=j).inference for j in (None, 2))
+    np.testing.assert_array_equal(one.extra.fitted, two.extra.fitted)
+    np.testing.assert_array_equal(one.columns["pre"], two.columns["pre"])
+
+
+def groups():
+    """Twenty groups of eight: a yes, a count, a positive number, successes of a few trials, that differ between groups."""
+    rng = np.random.default_rng(4)
+    s, x = np.repeat(np.arange(20), 8), rng.normal(size=160)
+    eta = 0.2 + 0.8 * x + 0.7 * rng.normal(size=20)[s]
+    trials = rng.integers(3, 9, size=160)
+    won = rng.binomial(trials, 1 / (1 + np.exp(-eta)))
+    columns = {"yes": rng.binomial(1, 1 / (1 + np.exp(-eta))), "count": rng.poisson(np.exp(eta)), "size": rng.gamma(3, np.exp(eta) / 3)}
+    return pl.DataFrame({"s": s, "x": x, "f": np.arange(160) % 5, "trials": trials, "share": won / trials, "num": eta + rng.normal(size=160), **columns})
+
+
+def _xlogy(y, ratio):
+    return np.where(y > 0, y * np.log(np.where(y > 0, ratio, 1.0)), 0.0)
+
+
+DEVIANCES = {
+    "binomial": lambda y, m: 2 * (_xlogy(y, y / m) + _xlogy(1 - y, (1 - y) / (1 - m))),
+    "poisson": lambda y, m: 2 * (_xlogy(y, y / m) - (y - m)),
+    "gamma": lambda y, m: 2 * ((y - m) / m - np.log(y / m)),
+}
+FAMILIES = {
+    "lm": ("num ~ x", {}, "f"),
+    "yes": ("yes ~ x", {"family": "binomial"}, "s"),
+    "share": ("share ~ x", {"family": "binomial", "weights": "trials"}, "s"),
+    "count": ("count ~ x", {"family": "poisson"}, "f"),
+    "size": ("size ~ x", {"family": "gamma", "link": "log"}, "s"),
+    "lmm": ("num ~ x + (1 | s)", {}, "s"),
+    "lmm, groups known": ("num ~ x + (1 | s)", {}, "f"),
+    "glmm": ("count ~ x + (1 | s)", {"family": "poisson"}, "s"),
+    "glmm, groups known": ("yes ~ x + (1 | s)", {"family": "binomial"}, "f"),
+}
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_groups_held_out_and_every_number_by_hand(name):
+    """Fits without each group, predictions of it, and from them error, importance and their spread, all written out."""
+    formula, options, held = FAMILIES[name]
+    d, family = groups(), options.get("family", "gaussian")
+    m = model(formula, d, **options).fit().infer(how="cv", k="loo", holdout_group=held)
+    fold, y = d[held].to_numpy(), d[formula.split()[0]].to_numpy().astype(float)
+    mu = by_hand(formula, d, fold, **options)
+    np.testing.assert_allclose(m.inference.extra.fitted, mu, rtol=1e-5)
+    w = d["trials"].to_numpy() if "weights" in options else np.ones(d.height)
+    loss = (lambda f: (y - f) ** 2) if family == "gaussian" else lambda f: w * DEVIANCES[family](y, f)
+    expected = {"cv_rmse": np.sqrt(np.mean((y - mu) ** 2)), "cv_mae": np.mean(np.abs(y - mu))}
+    if family == "gaussian":
+        expected["cv_rsquared"] = 1 - np.sum((y - mu) ** 2) / np.sum((y - y.mean()) ** 2)
+    else:
+        expected["cv_deviance"] = loss(mu).mean()
+    if name.startswith("yes") or name == "glmm, groups known":
+        expected["cv_accuracy"] = np.mean((mu > 0.5) == (y == 1))
+    row = m.diagnostics.row(0, named=True)
+    assert {k for k in row if k.startswith("cv_")} - {"cv_auc"} == set(expected)
+    for number, value in expected.items():
+        assert row[number] == pytest.approx(value, rel=1e-5)
+    without = by_hand(formula.replace("~ x", "~ 1"), d, fold, **options)
+    pre = m.params.row(1, named=True)
+    assert pre["pre"] == pytest.approx(1 - loss(mu).sum() / loss(without).sum(), rel=1e-4)
+    each = [1 - loss(mu)[fold == j].sum() / loss(without)[fold == j].sum() for j in np.unique(fold)]
+    assert pre["pre_sd"] == pytest.approx(np.std(each, ddof=1), rel=1e-4)
 
 
 def test_a_separated_fold_is_predicted_at_its_limit():

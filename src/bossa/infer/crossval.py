@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
@@ -24,12 +25,13 @@ from ..design.encode import encode
 from ..design.levels import Levels
 from ..errors import BossaError, BossaWarning, FitFailed, OptionError, Refused
 from ..estimate import registry
-from ..estimate.many import refit
+from ..estimate.many import each, refit
 from ..explore import varying
 from ..explore.diagnose import leverage
 from ..kernels.gram import NOT_CONVERGED
 from ..kernels.streams import entropy, stream
 from ..state.design import Problem
+from ..state.fields import choice
 from ..state.fit import FitState
 from ..state.inference import CVState, InferenceState
 from ..state.plan import Plan
@@ -56,11 +58,15 @@ class CrossValidation:
 
     k              folds, or "loo": each row (or group) left out alone
     holdout_group  column whose groups are held out together; mixed models: their own groups unless told otherwise
+    refits         rows of a GLM left out one by one: "exact" refits, or "one-step": one Newton step from the full fit, and the way of
+                   "auto" beyond 20,000 rows
     seed           of the assignment to folds; the result keeps the entropy
+    n_jobs         workers for the refits; None: one, or what `joblib.parallel_config` says; never changes a number
     """
 
     k: Any = field(default=10, validator=_folds_option)
     holdout_group: str | None = None
+    refits: str = choice("auto", among=("auto", "exact", "one-step"))
     seed: Any = None
     n_jobs: int | None = None
     progress: Any = field(default="auto")
@@ -94,7 +100,7 @@ def crossval(problem: Problem, fit: FitState, target: Target, options: CrossVali
             *notes,
             *(() if predictions else ("pre: share of the out-of-fold error that goes when the term, with all that contains it, comes in",)),
         ),
-        options={"k": options.k, "holdout_group": options.holdout_group, "seed": seed},
+        options={"k": options.k, "holdout_group": options.holdout_group, "refits": work.refits, "seed": seed},
         extra=state,
     )
 
@@ -159,12 +165,28 @@ class _Work:
             self.notes.append(
                 "groups that a fit has not seen are predicted without their random effects" + ("; known ones with them" if known else "")
             )
+        if fit.aux:
+            self.notes.append(f"errors are deviances at the {', '.join(fit.aux)} of the fit to all rows")
         if self.one_step:
-            self.notes.append("more than 20,000 rows: each is left out by one Newton step from the full fit, not by a refit")
+            why = "" if options.refits == "one-step" else f"more than {MANY_ROWS:,} rows: "
+            self.notes.append(f"{why}each is left out by one Newton step from the full fit, not by a refit (refits='exact' does)")
+
+    @cached_property
+    def one_step(self) -> bool:
+        stepped = self.by_plan and self.alone and self.fit.estimator == "glm"
+        if self.options.refits == "one-step" and not stepped:
+            raise OptionError(
+                "refits='one-step' is for the rows of a generalized linear model left out one by one, with nothing learnt from the data.",
+                where=WHERE,
+                do="Leave it out: what has a closed form is exact anyway.",
+            )
+        return stepped and (self.options.refits == "one-step" or (self.options.refits == "auto" and self.problem.design.n > MANY_ROWS))
 
     @property
-    def one_step(self) -> bool:
-        return self.by_plan and self.alone and self.fit.estimator == "glm" and self.problem.design.n > MANY_ROWS
+    def refits(self) -> str:
+        """How the fits without a fold are made, in one word."""
+        closed = self.by_plan and self.alone and self.fit.estimator == "lm"
+        return "closed form" if closed else "one-step" if self.one_step else "exact"
 
     def fitted(self, labels: tuple[str, ...]) -> Floats:
         """Out-of-fold means (n,) of the model without the terms `labels`; nan where a fold could not be predicted."""
@@ -204,9 +226,10 @@ class _Work:
 
     def _fold_by_fold(self, labels: tuple[str, ...]) -> Floats:
         out = np.full(self.problem.design.n, np.nan)
-        for j in range(self.k):
-            rows = np.flatnonzero(self.folds == j)
-            out[rows] = self._reencoded(rows, labels) if self.reencoded else self._known_groups(rows, labels)
+        rows = np.split(np.argsort(self.folds, kind="stable"), np.cumsum(np.bincount(self.folds, minlength=self.k))[:-1])
+        one = partial(self._reencoded if self.reencoded else self._known_groups, labels=labels)
+        for fold, fitted in zip(rows, each(one, rows, self.options.n_jobs)):
+            out[fold] = fitted
         return out
 
     def _known_groups(self, rows: Ints, labels: tuple[str, ...]) -> Floats:
