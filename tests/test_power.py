@@ -11,7 +11,9 @@ from scipy import stats
 
 from bossa import factor, groups, model, normal, values
 from bossa.errors import BossaError, ConvergenceWarning, OptionError, Refused, UnknownOption
-from bossa.power import wilson
+from bossa.generate import Recipe, covariates, population
+from bossa.kernels.streams import stream
+from bossa.power import Settings, Work, gathered, refitted, wilson
 
 TEST = {"coef": {"Intercept": 0, "g[b]": 0.8}, "sigma": 1, "g": factor("a", "b")}
 
@@ -111,6 +113,36 @@ def test_the_batch_of_one_design_is_the_loop_over_its_replicates(formula, family
     for column in ("power", "bias", "sd", "mean_se", "coverage"):
         np.testing.assert_allclose(batch[column], loop[column], rtol=1e-6, atol=1e-8)
     assert batch["replicates"].to_list() == loop["replicates"].to_list()
+
+
+MIXED = {
+    "slopes": ("y ~ x + (x | s)", "reml", {"s": groups(15)}, {"s": {"sd": {"Intercept": 0.8, "x": 0.5}, "corr": 0.3}}),
+    "ml": ("y ~ x + (1 | s)", "ml", {"s": groups(15)}, {"s": 0.7}),
+    "at the boundary": ("y ~ x + (x | s)", "reml", {"s": groups(10)}, {"s": {"sd": {"Intercept": 0.5, "x": 0.1}}}),
+    "crossed": ("y ~ x + (1 | s) + (1 | i)", "reml", {"s": groups(15), "i": groups(6, within="s")}, {"s": 0.7, "i": 0.5}),
+}
+
+
+@pytest.mark.parametrize("df", ["satterthwaite", "inf"])
+@pytest.mark.parametrize("name", MIXED)
+def test_the_batch_of_one_mixed_design_is_the_loop_over_its_replicates(name, df):
+    """Estimates, standard errors, Satterthwaite's df and their p-values, replicate by replicate."""
+    formula, method, described, varying = MIXED[name]
+    coef = {"Intercept": 0.3, "x": 0.5}
+    recipe = Recipe(
+        spec=model(formula, method=method).spec, coef=coef, sigma=1, varying=varying, columns={"x": normal(), **described}, n=90
+    )
+    people = population(recipe, covariates(recipe, stream(4, 0)))
+    settings = Settings(power=30, options={"df": df})
+    batch = refitted(people, settings, {"df": df}, 4)
+    loop = gathered(Work(recipe=recipe, people=people, how="asymp", options={"df": df}, seed=4)(range(30)), ("Intercept", "x"))
+    assert batch is not None
+    assert batch.names == loop.names
+    assert batch.reasons == loop.reasons == ("",) * 30
+    np.testing.assert_allclose(batch.estimate, loop.estimate, atol=1e-5)
+    np.testing.assert_allclose(batch.se, loop.se, rtol=1e-4)
+    np.testing.assert_allclose(batch.p, loop.p, rtol=1e-3, atol=1e-6)
+    np.testing.assert_allclose(batch.lower, loop.lower, atol=1e-3)
 
 
 def test_a_replicate_is_the_simulation_of_the_same_seed():

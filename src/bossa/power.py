@@ -14,6 +14,7 @@ from __future__ import annotations
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
+from importlib import import_module
 from itertools import product
 from statistics import NormalDist
 from typing import Any
@@ -179,7 +180,7 @@ def replicated(recipe: Recipe, settings: Settings, options: dict[str, Any], seed
 
 
 def refitted(people: Population, settings: Settings, options: dict[str, Any], seed: Seed, tick: Tick = None) -> Results | None:
-    """Wald tests of every replicate of one design by one refit of a plan; None where their df differ from replicate to replicate."""
+    """Wald tests of every replicate of one design by one refit of a plan; None where they need more of a fit than that keeps."""
     plan = Plan(
         scheme="power",
         unit="response",
@@ -189,21 +190,23 @@ def refitted(people: Population, settings: Settings, options: dict[str, Any], se
         draw=PopulationDraw(people, seed),
         said="draws every response from the assumed distribution",
     )
-    start = _first_fit(people, plan)
+    start = _first_fit(people, settings.power, seed)
     if start is None:
         return None
     fitted, fit = start
     reference = covariance(fitted, fit, "iid", None, options.get("df", "auto"))
-    if reference.parts is not None or not fit.kept.all():
+    own = reference.rule == "satterthwaite"  # df differ from replicate to replicate
+    if (reference.parts is not None and not own) or not fit.kept.all():
         return None
-    draws = refit(fitted, fit, plan, n_jobs=settings.n_jobs, tick=tick)
+    then = import_module(f"{__package__}.infer.df").with_satterthwaite if own else None
+    draws = refit(fitted, fit, plan, n_jobs=settings.n_jobs, tick=tick, then=then)
     if draws.se is None:
         return None
     chosen = read_options("asymp", options)
     null, side = 0.0 if chosen.null is None else chosen.null, chosen.alternative
     good = draws.code == 0
     estimate, se = (np.where(good[:, None], x, np.nan) for x in (draws.coef, draws.se))
-    df = np.full(estimate.shape, reference.number)
+    df = np.full(estimate.shape, reference.number) if draws.df is None else draws.df
     with np.errstate(divide="ignore", invalid="ignore"):
         p = t_tail((estimate - null) / se, df, side)
         lower, upper = t_limits(estimate.ravel(), se.ravel(), df.ravel(), chosen.conf_level, side).reshape(2, *estimate.shape)
@@ -211,11 +214,11 @@ def refitted(people: Population, settings: Settings, options: dict[str, Any], se
     return Results(names=fitted.design.names, estimate=estimate, se=se, p=p, lower=lower, upper=upper, reasons=reasons)
 
 
-def _first_fit(people: Population, plan: Plan) -> tuple[Problem, FitState] | None:
-    """The first replicate that can be fitted, among the first block: where the refits start."""
-    for y in plan.block(0).y:  # type: ignore[union-attr]
+def _first_fit(people: Population, replicates: int, seed: Seed) -> tuple[Problem, FitState] | None:
+    """The first replicate that can be fitted, among the first few hundred: where the refits start."""
+    for i in range(min(replicates, 256)):
         try:
-            fitted, fit = _fit(problem(people, y))
+            fitted, fit = _fit(problem(people, draw(people, stream(seed, i + 1))))
         except (FitFailed, DataError):
             continue
         if fit.outcome.status not in ("failed", "suspect"):

@@ -25,7 +25,8 @@ from ..state.fit import FitState
 from ..state.plan import Draws, Plan, Replicates
 from . import registry
 
-COLUMNS = ("coef", "sigma", "code", "se", "theta", "loglik")  # of Draws
+COLUMNS = ("coef", "sigma", "code", "se", "theta", "loglik", "df")  # of Draws
+Then = Callable[[Problem, FitState, Replicates, Draws], Draws]
 REASONS = {
     0: "usable",
     1: "rank deficient in the replicate",
@@ -35,16 +36,25 @@ REASONS = {
 }
 
 
-def refit(problem: Problem, fit: FitState, plan: Plan, *, n_jobs: int | None = None, tick: Callable[[int], None] | None = None) -> Draws:
+def refit(
+    problem: Problem,
+    fit: FitState,
+    plan: Plan,
+    *,
+    n_jobs: int | None = None,
+    tick: Callable[[int], None] | None = None,
+    then: Then | None = None,
+) -> Draws:
     """Every replicate of `plan` refitted.
 
     n_jobs   joblib's; None: one worker, or what the active `joblib.parallel_config` says
     tick     called with the number of replicates done, for a progress bar
+    then     what else to find out of a block while its replicates are there: adds to its Draws; must pickle
     returns  Draws, B = plan.n; fewer when interrupted by Ctrl-C (`planned` keeps the number asked for)
     """
     done: list[Draws] = []
     try:
-        for block in _blocks(problem, fit, plan, n_jobs):
+        for block in _blocks(problem, fit, plan, n_jobs, then):
             done.append(block)
             if tick is not None:
                 tick(len(block.code))
@@ -54,12 +64,12 @@ def refit(problem: Problem, fit: FitState, plan: Plan, *, n_jobs: int | None = N
     return _joined(done, plan.n)
 
 
-def _blocks(problem: Problem, fit: FitState, plan: Plan, n_jobs: int | None) -> Iterator[Draws]:
+def _blocks(problem: Problem, fit: FitState, plan: Plan, n_jobs: int | None, then: Then | None) -> Iterator[Draws]:
     from joblib import Parallel, delayed  # the only place that knows joblib
 
     slim = evolve(problem, data=None, encoder=None)
     name = chosen()  # here: joblib may ask for the later tasks in a thread of its own
-    tasks = (delayed(_on_engine)(name, refit_block, slim, fit, plan, i) for i in range(plan.blocks))
+    tasks = (delayed(_on_engine)(name, refit_block, slim, fit, plan, i, then) for i in range(plan.blocks))
     yield from Parallel(n_jobs=n_jobs, return_as="generator")(tasks)
 
 
@@ -69,9 +79,15 @@ def _on_engine(name: str, function: Callable[..., Any], *args: Any) -> Any:
         return function(*args)
 
 
-def refit_block(problem: Problem, fit: FitState, plan: Plan, i: int) -> Draws:
-    """Block i of the plan: batched where the estimator can, else one by one; what the batch could not finish gets a fit of its own."""
+def refit_block(problem: Problem, fit: FitState, plan: Plan, i: int, then: Then | None = None) -> Draws:
+    """Block i of the plan."""
     replicates = plan.block(i)
+    draws = _refitted(problem, fit, replicates)
+    return draws if then is None else then(problem, fit, replicates, draws)
+
+
+def _refitted(problem: Problem, fit: FitState, replicates: Replicates) -> Draws:
+    """Batched where the estimator can, else one by one; what the batch could not finish gets a fit of its own."""
     many = registry.named(fit.estimator).many
     draws = None if many is None else many(problem, fit, replicates)
     if draws is None:

@@ -2,6 +2,7 @@
 
     satterthwaite(problem, fit, J) → (K,)                     kenward_roger(problem, fit, J) → (p, p), (K,)
     satterthwaite_test(problem, fit, L) → FTest               kenward_roger_test(problem, fit, L) → FTest
+    with_satterthwaite(problem, fit, replicates, draws)       the df of every coefficient in every replicate
 
 J (K, p) are rows asked one by one, L (q, p) rows tested together. Satterthwaite compares the variance jᵀVj with its own variance, by the
 curvature of the likelihood in (θ, σ); Kenward and Roger also correct V for having estimated the variances, and scale F. Both need
@@ -16,21 +17,23 @@ from __future__ import annotations
 from weakref import WeakKeyDictionary
 
 import numpy as np
-from attrs import frozen
+from attrs import evolve, frozen
 
 from ..errors import FitFailed, Refused
-from ..estimate.lmm import Prepared, prepare
-from ..kernels import profiled
+from ..estimate import refits
+from ..estimate.lmm import Prepared, prepare, rows_and_counts
+from ..kernels import blocks, profiled
 from ..kernels.information import Information, information
 from ..kernels.intervals import f_tail
 from ..kernels.linalg import independent_of_earlier
 from ..kernels.optimize import differences
 from ..kernels.profiled import Point
+from ..kernels.replicates import DIFFERENCE, deviance_curvature
 from ..state.design import Problem
 from ..state.fit import FitState
+from ..state.plan import Draws, Replicates
 from ..types import Array, Floats
 
-STEP = 3e-4  # of the differences of the gradient, in standard errors of θ: relative error about STEP², rounding about 1e-12 / STEP
 FLAT = 1e-7  # eigenvalue of the Hessian (unit diagonal) below which the likelihood does not see a direction
 SAME_DIRECTION = 1e-9  # what must be left of a unit row of L after the earlier ones
 
@@ -76,11 +79,42 @@ _KENWARD_ROGER: WeakKeyDictionary[FitState, Adjusted] = WeakKeyDictionary()
 def satterthwaite(problem: Problem, fit: FitState, J: Floats) -> Floats:
     """ν = 2 (jᵀVj)² / Var(jᵀVj) of each row of J (K, p), (K,).   Source: Kuznetsova et al. (2017) eq. 6–8."""
     parts = variance_of_variance(problem, fit)
-    A = J @ parts.root
-    variance = parts.sigma**2 * np.einsum("ki,ki->k", A, A)
-    gradient = np.stack([np.einsum("ki,ij,kj->k", A, slope, A, optimize=True) for slope in parts.slopes], axis=1)
+    return _degrees(J @ parts.root, parts.slopes, parts.vcov, np.asarray(parts.sigma))
+
+
+def _degrees(A: Floats, slopes: Floats, vcov: Floats, sigma: Floats) -> Floats:
+    """ν (…, K) of rows A (…, K, p) in the columns of the slopes (…, t + 1, p, p);  vcov (…, t + 1, t + 1), sigma (…)"""
+    variance = (sigma**2)[..., None] * (A * A).sum(axis=-1)
+    gradient = ((A[..., None, :, :] @ slopes) * A[..., None, :, :]).sum(axis=-1)
     with np.errstate(divide="ignore", invalid="ignore"):
-        return 2.0 * variance**2 / np.einsum("ki,ij,kj->k", gradient, parts.vcov, gradient)
+        return np.asarray(2.0 * variance**2 / (gradient * (vcov @ gradient)).sum(axis=-2))
+
+
+def with_satterthwaite(problem: Problem, fit: FitState, replicates: Replicates, draws: Draws) -> Draws:
+    """Draws of new responses with the Satterthwaite df of every coefficient (B, p); one grouping factor: all replicates at once."""
+    assert replicates.y is not None
+    assert draws.theta is not None
+    design, df = problem.design, np.full(draws.coef.shape, np.nan)
+    good = np.flatnonzero(draws.code == 0)
+    prepared = prepare(problem, scaled=False)
+    weights = rows_and_counts(design)[0]
+    F, y, theta, sigma = refits.columns(prepared, design), replicates.y[good], draws.theta[good], draws.sigma[good]
+    y = y - refits.fixed_part(prepared, design)
+    if prepared.layout.rest:
+        for i, at, T, s in zip(good, y, theta, sigma):
+            parts = _parts(refits.with_response(prepared, F, at, weights), T, s)
+            df[i] = _degrees(parts.root, parts.slopes, parts.vcov, np.asarray(s))
+    elif len(good):
+        found = deviance_curvature(refits.response_block(prepared, F, y, weights), theta, sigma)
+        root = np.asarray(np.linalg.solve(prepared.R, found.root), dtype=float)
+        slopes = np.concatenate((np.square(sigma).reshape(-1, 1, 1, 1) * found.slopes, _of_sigma(sigma, len(fit.coef))[:, None]), axis=1)
+        df[good] = _degrees(root, slopes, 2.0 * _pseudo_inverse(found.hessian), sigma)
+    return evolve(draws, df=df)
+
+
+def _of_sigma(sigma: Floats, p: int) -> Floats:
+    """∂V/∂σ (…, p, p) in the columns in which V = σ²I."""
+    return 2.0 * sigma[..., None, None] * np.eye(p)
 
 
 def satterthwaite_test(problem: Problem, fit: FitState, L: Floats, distance: Floats | None = None) -> FTest:
@@ -109,27 +143,27 @@ def variance_of_variance(problem: Problem, fit: FitState) -> VarianceOfVariance:
     d(θ, σ) = log-determinants(θ) + N_e log(2πσ²) + r²(θ)/σ², so only ∂²d/∂θ² needs differences (of the exact gradient).
     """
     if fit not in _SATTERTHWAITE:
-        _SATTERTHWAITE[fit] = _variance_of_variance(problem, fit)
+        _SATTERTHWAITE[fit] = _parts(prepare(problem, scaled=False), np.asarray(fit.theta), fit.sigma)
     return _SATTERTHWAITE[fit]
 
 
-def _variance_of_variance(problem: Problem, fit: FitState) -> VarianceOfVariance:
-    prepared = prepare(problem, scaled=False)
-    point = _at(prepared, fit.theta)  # type: ignore[arg-type]
-    sigma2, t = fit.sigma**2, len(point.theta)
+def _parts(prepared: Prepared, theta: Floats, sigma: float) -> VarianceOfVariance:
+    """θ in the user's units, as `prepared` holds it."""
+    point = _at(prepared, theta)
+    sigma2, t = sigma**2, len(point.theta)
 
     def slope(theta: Floats) -> Floats:
         moved = _at(prepared, theta)
         return moved.logdet_slope + moved.r2_slope / sigma2
 
     H = np.empty((t + 1, t + 1))
-    H[:t, :t] = differences(slope, point.theta, STEP / np.sqrt(0.5 * _curvatures(point)))
-    H[:t, t] = H[t, :t] = -2.0 * point.r2_slope / fit.sigma**3
+    H[:t, :t] = differences(slope, point.theta, _steps(prepared, theta))
+    H[:t, t] = H[t, :t] = -2.0 * point.r2_slope / sigma**3
     H[t, t] = 6.0 * point.r2 / sigma2**2 - 2.0 * point.n_effective / sigma2
     spanning = point if prepared.reml else profiled.evaluate(prepared.P, point.theta, prepared.n, reml=True)
-    slopes = np.concatenate((sigma2 * _covariance_slopes(spanning), 2.0 * fit.sigma * np.eye(len(fit.coef))[None]))  # type: ignore[arg-type]
+    slopes = np.concatenate((sigma2 * _covariance_slopes(spanning), _of_sigma(np.asarray(sigma), len(point.coef))[None]))  # type: ignore[arg-type]
     root = np.linalg.inv(point.L[:-1, :-1].T @ prepared.R)
-    return VarianceOfVariance(root, slopes, 2.0 * _pseudo_inverse(0.5 * (H + H.T)), fit.sigma)
+    return VarianceOfVariance(root, slopes, 2.0 * _pseudo_inverse(0.5 * (H + H.T)), sigma)
 
 
 def _at(prepared: Prepared, theta: Floats) -> Point:
@@ -139,16 +173,13 @@ def _at(prepared: Prepared, theta: Floats) -> Point:
     return point
 
 
-def _curvatures(point: Point) -> Floats:
-    """Diagonal of the criterion's Hessian, roughly; from Q where T says nothing of it (a variance of 0)."""
-    values = np.diag(profiled.average_information(point)).copy()
-    lay = point.factor.P.layout
-    bound = np.empty(lay.t)
-    for g, Q in zip(lay.groupings, profiled.curvature(point)):
-        bound[g.index] = 2.0 * np.abs(np.diag(Q))[g.rows]
-    values = np.maximum(values, bound)
-    scale = np.array([max(np.einsum("aag->g", point.factor.P.A).sum(), 1.0)])
-    return np.maximum(values, 1e-6 * scale)
+def _steps(prepared: Prepared, theta: Floats) -> Floats:
+    """Of the differences (t,): a small part of T's row, or of what one group can tell of it where that is more."""
+    h = np.empty(len(theta))
+    for g, T in zip(prepared.layout.groupings, blocks.factors(prepared.layout, theta)):
+        size = np.maximum(np.sqrt((T**2).sum(axis=1)), np.sqrt(g.G / np.square(g.Z).sum(axis=1)))
+        h[g.index] = DIFFERENCE * size[g.rows]
+    return h
 
 
 def _covariance_slopes(point: Point) -> Floats:
@@ -163,12 +194,11 @@ def _covariance_slopes(point: Point) -> Floats:
 
 
 def _pseudo_inverse(H: Floats) -> Floats:
-    """H⁻¹ over the directions in which the deviance is curved upward, judged at unit diagonal."""
-    scale = np.sqrt(np.maximum(np.abs(np.diag(H)), 1e-300))
-    values, vectors = np.linalg.eigh(H / np.outer(scale, scale))
-    keep = values > FLAT
-    half = vectors[:, keep] / np.sqrt(values[keep]) / scale[:, None]
-    return half @ half.T
+    """H⁻¹ (…, m, m) over the directions in which the deviance is curved upward, judged at unit diagonal."""
+    scale = np.sqrt(np.maximum(np.abs(np.einsum("...ii->...i", H)), 1e-300))
+    values, vectors = np.linalg.eigh(H / (scale[..., :, None] * scale[..., None, :]))
+    half = vectors * np.where(values > FLAT, 1.0 / np.sqrt(np.where(values > FLAT, values, 1.0)), 0.0)[..., None, :] / scale[..., None]
+    return np.asarray(half @ half.swapaxes(-1, -2))
 
 
 def kenward_roger(problem: Problem, fit: FitState, J: Floats) -> tuple[Floats, Floats]:

@@ -25,6 +25,7 @@ from .lockstep import descend
 from .seam import kernel
 
 TOL = 1e-11  # gᵀH⁻¹g where a replicate stops
+DIFFERENCE = 1e-4  # step of differences, of the size of T's row or of what one group can tell of it
 
 
 @frozen(kw_only=True, eq=False)
@@ -161,6 +162,43 @@ def curvature(at: Block, points: Points) -> Floats:
     A = at.A.sum(axis=2) if at.count is None else np.einsum("acg,bg->bac", at.A, at.count)
     Q = A - np.einsum("bacg,badg->bcd", _counted(HA, at.count), HA)
     return Q - np.einsum("bsag,bscg,bs->bac", _counted(points.e, at.count), points.e, points.scale)
+
+
+@frozen(eq=False)
+class Curvature:
+    """Of the deviance in (θ, σ) at b fits: hessian (b, t + 1, t + 1); root (b, p, p), V = σ² root rootᵀ; slopes (b, t, p, p) of V / σ²
+    in the same columns, ∂V/∂θ_i = σ² root slope rootᵀ."""
+
+    hessian: Floats
+    root: Floats
+    slopes: Floats
+
+
+def deviance_curvature(at: Block, theta: Floats, sigma: Floats) -> Curvature:
+    """∂²d/∂(θ, σ)², d = log-determinants(θ) + N_e log(2πσ²) + r²(θ)/σ²; by differences of the exact gradient in θ.
+
+    theta (b, t), sigma (b,)   where each fit ended
+    """
+    (b, t), p, precision = theta.shape, at.p, sigma**-2.0
+    point = evaluate(at, theta)
+    H = np.empty((b, t + 1, t + 1))
+    size = np.sqrt((triangles(at.rows, at.cols, len(at.A), theta) ** 2).sum(axis=2))
+    step = DIFFERENCE * np.maximum(size, np.sqrt(at.A.shape[2] / np.einsum("aag->a", at.A)))[:, at.rows]
+    for i in range(t):
+        moved = np.zeros((b, t))
+        moved[:, i] = step[:, i]
+        sides = (evaluate(at, theta + moved, precision).gradient, evaluate(at, theta - moved, precision).gradient)
+        H[:, i, :t] = (sides[0] - sides[1]) / (2.0 * step[:, i, None])
+    e, u = point.e, _counted(point.u, at.count)
+    of_r2 = -2.0 * np.matmul(e[:, 0], u[:, 0].swapaxes(1, 2))[:, at.rows, at.cols]
+    H[:, :t, t] = H[:, t, :t] = -2.0 * of_r2 * (precision / sigma)[:, None]
+    H[:, t, t] = 6.0 * point.L[:, p, p] ** 2 * precision**2 - 2.0 * at.free * precision
+    if not at.reml:
+        whole = evaluate(evolve(at, reml=True), theta)
+        e, u = whole.e, _counted(whole.u, at.count)
+    half = np.matmul(e[:, 1:, at.rows].swapaxes(1, 2), u[:, 1:, at.cols].transpose(0, 2, 3, 1))
+    root = np.asarray(np.linalg.inv(point.L[:, :p, :p].swapaxes(1, 2)), dtype=float)
+    return Curvature(0.5 * (H + H.swapaxes(1, 2)), root, half + half.swapaxes(2, 3))
 
 
 class Criterion:

@@ -38,7 +38,7 @@ class Plan:
     """B replicates.
 
     scheme   name, for display
-    unit     "row" | "group": draw gives frequencies;  "response": draw gives responses
+    unit     "row" | "group": draw gives frequencies;  "response": responses;  "order" | "sign": how residuals are rearranged
     n        B, number of replicates
     rows     n, rows of the design
     seed     entropy (kernels.streams.entropy)
@@ -63,20 +63,23 @@ class Plan:
     def blocks(self) -> int:
         return -(-self.n // self.block_size)
 
-    def block(self, i: int) -> Replicates:
-        """Replicates i·size … of the plan; the same whoever asks."""
+    def drawn(self, i: int) -> np.ndarray:
+        """What is drawn for replicates i·size … of the plan (b, n); the same whoever asks."""
         if not 0 <= i < self.blocks:
             raise OptionError(f"block {i} is not one of the plan's {self.blocks}.", where=f"Plan({self.scheme!r})")
         start = i * self.block_size
-        drawn = self.draw(stream(self.seed, i), start, min(self.block_size, self.n - start))
-        return Replicates(y=drawn) if self.unit == "response" else Replicates(freq=drawn)
+        return self.draw(stream(self.seed, i), start, min(self.block_size, self.n - start))
+
+    def block(self, i: int) -> Replicates:
+        """The data of those replicates."""
+        return Replicates(y=self.drawn(i)) if self.unit == "response" else Replicates(freq=self.drawn(i))
 
 
 @frozen(kw_only=True, eq=False)
 class Draws:
     """Refits of B replicates; row i is replicate i. code 0: usable; else why not (estimate.many.REASONS).
 
-    df_resid (B,)  residual degrees of freedom of each refit; se (B, p) of its coefficients where asked for
+    se, df (B, p)  standard errors and degrees of freedom of the coefficients, where asked for
     """
 
     coef: np.ndarray = array("B", "p")
@@ -85,6 +88,7 @@ class Draws:
     se: np.ndarray | None = array("B", "p", optional=True)
     theta: np.ndarray | None = array("B", "t", optional=True)
     loglik: np.ndarray | None = array("B", optional=True)
+    df: np.ndarray | None = array("B", "p", optional=True)
     planned: int = 0
 
     __attrs_post_init__ = check_axes
