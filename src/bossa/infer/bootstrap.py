@@ -35,6 +35,7 @@ from .clusters import cluster_codes
 from .plan import SCHEMES, expanded, plan
 from .progress import progress_bar
 from .shown import Question, question
+from .studentize import robust, studentizers
 
 CI_TYPES = ("auto", "bca", "percentile", "basic", "studentized")
 FEW_FAILURES = 0.10
@@ -82,7 +83,7 @@ def bootstrap(problem: Problem, fit: FitState, target: Target, options: Boot) ->
         draws = refit(problem, fit, chosen, n_jobs=options.n_jobs, tick=tick)
     asked = question(target, fit.coef, options)
     values = asked.of(usable_coef(draws, "bootstrap replicates"))
-    interval, p_value = _interval(ci_type, values, asked, (problem, fit, draws, groups), options.conf_level)
+    interval, p_value = _interval(ci_type, values, asked, (problem, fit, chosen, draws, groups), options.conf_level)
     undefined = ~np.isfinite(values) & np.isfinite(asked.observed)
     interval[:, undefined.any(axis=0)], p_value[undefined.any(axis=0)] = np.nan, np.nan
     state = ResamplesState(
@@ -103,7 +104,7 @@ def bootstrap(problem: Problem, fit: FitState, target: Target, options: Boot) ->
         interval=asked.carried(interval),
         null=asked.null_shown,
         side=options.alternative,
-        notes=(*_notes(state, chosen.said, ci_type, options.conf_level), *_undefined(undefined)),
+        notes=(*_notes(state, chosen.said, ci_type, options.conf_level), *_studentized(ci_type, problem, groups), *_undefined(undefined)),
         options={"n_boot": chosen.n, "scheme": name, "ci_type": ci_type, "cluster": options.cluster, "seed": chosen.seed},
         extra=state,
     )
@@ -152,7 +153,7 @@ def _ci_type(options: Boot, scheme: str, problem: Problem, target: Target) -> st
 
 def _interval(kind: str, values: np.ndarray, asked: Question, context: tuple, level: float) -> tuple[np.ndarray, np.ndarray]:
     """Limits (2, K) and p-values (K,) of one type, on the scale tested."""
-    problem, fit, draws, groups = context
+    problem, fit, chosen, draws, groups = context
     side, null, observed = asked.side, asked.null, asked.observed
     if kind == "percentile":
         return resample.percentile_interval(values, level, side), resample.percentile_p(values, null, side)
@@ -162,8 +163,9 @@ def _interval(kind: str, values: np.ndarray, asked: Question, context: tuple, le
     if kind == "bca":
         a = resample.acceleration(asked.of(left_out_coef(problem, fit, groups)), None if groups is not None else problem.design.freq)
         return resample.bca_interval(observed, values, a, level, side), resample.bca_p(observed, values, a, null, side)
-    se = np.sqrt(np.diag(fit.vcov))
-    pivots = (values - observed) / np.asarray(draws.se)[draws.code == 0]
+    se, own = studentizers(problem, fit, chosen, draws, groups)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        pivots = (values - observed) / own
     limits = resample.studentized_interval(observed, se, pivots, level, side)
     return limits, resample.percentile_p(observed - se * pivots, null, side)
 
@@ -290,6 +292,11 @@ def warn_of_failures(draws: Draws, what: str) -> None:
             "so intervals are likely too narrow.",
             ConvergenceWarning,
         )
+
+
+def _studentized(ci_type: str, problem: Problem, groups: np.ndarray | None) -> tuple[str, ...]:
+    """By which standard errors, where they are not the model's."""
+    return ("studentized by cluster-robust standard errors",) if ci_type == "studentized" and robust(problem, groups) else ()
 
 
 def _left_out(state: ResamplesState) -> list[str]:
