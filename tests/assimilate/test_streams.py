@@ -15,7 +15,7 @@ from scipy import stats
 from bossa import load_dataset, model
 from bossa.assimilate import batches, causal_kalman, discount, estimates, nig, resume, student_t
 from bossa.assimilate.engine import Scale, evidence_of
-from bossa.errors import BossaError, DataError, DataWarning, FitFailed, NotYet, OptionError, UnknownOption
+from bossa.errors import BossaError, DataError, DataWarning, FitFailed, NotYet, OptionError, Refused, UnknownOption
 from bossa.kernels.kalman import filter_scalars
 from bossa.state.distributions import normal
 
@@ -423,13 +423,80 @@ def test_poisson_counts_and_a_pause_between_batches():
         batches("y ~ x", data, by="week", family="poisson", sweeps=1).update(data.head(20).with_columns(week=99))
 
 
+# ---------------------------------------------------------------- dispersions and shapes
+def positive(n=600, T=20, seed=3):
+    rng = np.random.default_rng(seed)
+    x, g = rng.normal(size=n), rng.choice(["a", "b"], n)
+    mu = np.exp(0.5 + 0.4 * x + 0.3 * (g == "b"))
+    frame = {"y": mu * rng.gamma(3, 1 / 3, n), "ig": rng.wald(mu, 4), "c": rng.poisson(mu * rng.gamma(2, 0.5, n))}
+    frame |= {"l": mu + 0.3 * rng.normal(size=n), "t": x + rng.standard_t(4, n), "k": rng.integers(1, 4, n)}
+    return pl.DataFrame(frame | {"x": x, "g": g, "week": np.arange(n) * T // n})
+
+
+@pytest.mark.parametrize(
+    ("response", "family", "link"),
+    [("y", "gamma", "log"), ("ig", "inverse_gaussian", "log"), ("c", "quasipoisson", "log"), ("l", "gaussian", "log")],
+)
+@pytest.mark.parametrize("freq", [None, "k"])
+def test_a_dispersion_is_pearsons_over_all_batches_and_sweeps_reach_the_fit(response, family, link, freq):
+    """Estimates, standard errors, dispersion and degrees of freedom of the fit to all rows."""
+    m = model(f"{response} ~ x + g", positive(), family=family, link=link, freq_weights=freq).fit()
+    fitted = m.infer().params
+    once, swept = (m.infer(how="assim", by="week", sweeps=k) for k in (0, 12))
+    se = fitted["se"].to_numpy()
+    assert np.abs((once.params["posterior_mean"] - fitted["estimate"]) / se).max() < 1.0  # inverse Gaussian .29 and .85, others < .15
+    np.testing.assert_allclose(swept.params["posterior_mean"], fitted["estimate"], atol=1e-8 * se.max())
+    np.testing.assert_allclose(swept.posterior.scale(), se, rtol=1e-8)
+    assert swept.posterior.df == fitted["df"][0]
+    assert swept.posterior.sigma**2 == pytest.approx(m.fit_state.dispersion, rel=1e-8)
+    assert math.isnan(swept.inference.stream.log_evidence)
+    assert any("Pearson" in note for note in swept.inference.notes)
+
+
+def test_a_dispersion_given_or_with_a_prior_is_told():
+    data, options = positive(), {"by": "week", "family": "gamma", "link": "log", "sweeps": 8}
+    known = batches("y ~ x + g", data, **options, sigma=0.6)
+    m = model("y ~ x + g", data, family="gamma", link="log").fit()
+    se = m.infer().params["se"].to_numpy() * 0.6 / math.sqrt(m.fit_state.dispersion)
+    np.testing.assert_allclose(known.final_mean, m.fit_state.coef, atol=1e-9)
+    np.testing.assert_allclose(known.final_sd, se, rtol=1e-8)
+    # a prior with φ known: the mode of deviance/(2φ) + ½ Σ β²/τ², by its own score equations
+    ridge = batches("y ~ x + g", data, **options, sigma=0.6, prior=normal(0, 0.1))
+    mu = np.exp(m.design.X @ ridge.final_mean)
+    score = m.design.X.T @ ((m.design.y - mu) / mu) / 0.36
+    np.testing.assert_allclose(score, ridge.final_mean / 0.01, rtol=1e-7)
+    unknown = batches("y ~ x + g", data, **options, prior=normal(0, 2.5))
+    first = model("y ~ x + g", data.filter(pl.col("week") == 0), family="gamma", link="log").fit().fit_state.dispersion
+    assert any(f"V0 = sd²/{math.sqrt(first):.6g}²" in note for note in unknown.notes)
+    assert resume(unknown.to_json()).final_mean == pytest.approx(unknown.final_mean, rel=0, abs=0)
+    moved = batches("y ~ x + g", data, **options, drift=0.01)
+    assert any("pooled within batches" in note for note in moved.notes)
+    assert (moved.final_sd > 2 * known.final_sd).all()
+    assert np.isfinite(batches("y ~ x + g", data, **options, drift=discount(0.9)).final_sd).all()
+
+
+@pytest.mark.parametrize(("response", "family"), [("c", "negbinomial"), ("t", "t")])
+def test_a_shape_is_the_fits_and_sweeps_reach_it(response, family):
+    m = model(f"{response} ~ x + g", positive(), family=family).fit()
+    s = m.infer(how="assim", by="week", sweeps=10)
+    fitted = m.infer().params
+    np.testing.assert_allclose(s.params["posterior_mean"], fitted["estimate"], atol=1e-9)
+    np.testing.assert_allclose(s.params["posterior_sd"], fitted["se"], rtol=1e-8)
+    assert any("taken as known" in note for note in s.inference.notes)
+    again = resume(s.inference.stream.to_json())
+    np.testing.assert_array_equal(again.final_mean, s.inference.stream.final_mean)
+
+
 # ---------------------------------------------------------------- bad input
 @pytest.mark.parametrize(
     ("change", "error", "word"),
     [
         ({"by": "weak"}, BossaError, "'week'"),
         ({"formula": "y ~ x + (1 | g)"}, NotYet, "mixed"),
-        ({"family": "gamma"}, NotYet, "gamma"),
+        ({"family": "gamma", "drift": "ml"}, Refused, "gamma"),
+        ({"family": "gamma", "backend": "ibis", "prior": normal(0, 1)}, Refused, "density"),
+        ({"family": "negbinomial"}, Refused, "theta=2"),
+        ({"family": "poisson", "sigma": 2.0}, OptionError, "poisson"),
         ({"drift": -1}, OptionError, "negative"),
         ({"drift": "bayse"}, UnknownOption, "'bayes'"),
         ({"drift": {"z": 1}}, UnknownOption, "'z'"),

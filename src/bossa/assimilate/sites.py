@@ -14,7 +14,7 @@ import math
 from typing import Any
 
 import numpy as np
-from attrs import frozen
+from attrs import evolve, frozen
 
 from ..errors import DataError, FitFailed
 from ..kernels.kalman import LOG_2PI, Known, known, look
@@ -160,14 +160,27 @@ class Rows:
         return float(len(self.y) if self.freq is None else self.freq.sum())
 
 
+def scaled(family: Any) -> bool:
+    """Does Pearson's statistic estimate the family's dispersion φ? Its sites are then at φ = 1, as those of a linear model at σ = 1."""
+    return bool(family.dispersion == "pearson")
+
+
+def unit(family: Any) -> float:
+    """φ of a family that has it as a shape (Student-t's squared scale), else 1."""
+    return float(family.aux.get("scale", 1.0)) ** 2
+
+
 def loglik_of(rows: Rows, family: Any, link: Any, beta: Floats) -> float:
-    """Σ f log p(y | β) at dispersion 1; -inf where β is out of the link's or family's range."""
+    """Σ f log p(y | β), of a family with a dispersion −½ its deviance; -inf where β is out of the link's or family's range."""
     eta = rows.X @ beta if rows.offset is None else rows.X @ beta + rows.offset
     if not (eta > link.eta_low).all():
         return -math.inf
     mu = link.inverse(eta)
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
-        each = family.logpdf(rows.y, mu, 1.0, rows.weights)
+        if scaled(family):
+            each = -0.5 * family.deviance(rows.y, mu) * (1.0 if rows.weights is None else rows.weights)
+        else:
+            each = family.logpdf(rows.y, mu, unit(family), rows.weights)
     total = float(each.sum() if rows.freq is None else rows.freq @ each)
     return total if math.isfinite(total) else -math.inf
 
@@ -220,7 +233,12 @@ def site_at(rows: Rows, family: Any, link: Any, beta: Floats) -> Site:
 
 
 def _at(rows: Rows, family: Any, link: Any, beta: Floats, J: Floats, score: Floats) -> Site:
-    """Site with Λ = JᵀJ, Λ β + score = Jᵀz, meeting the log-likelihood at β."""
+    """Site with Λ = JᵀJ, Λ β + score = Jᵀz, meeting the log-likelihood at β.
+
+    With a dispersion: rss + |z − Jβ|² is Pearson's statistic there, and there is no constant (logc nan): quasi-likelihood has no evidence.
+    """
+    if scaled(family):
+        return _quasi_site(rows, family, link, beta)
     k = len(beta)
     R = upper(J) if len(J) else np.zeros((0, k))
     extra = np.linalg.lstsq(R.T, score, rcond=1e-11)[0] if len(R) else np.zeros(0)
@@ -229,16 +247,32 @@ def _at(rows: Rows, family: Any, link: Any, beta: Floats, J: Floats, score: Floa
     return Site(batch=rows.batch, time=rows.time, n=rows.n, J=R, z=R @ beta + extra, rss=0.0, logc=logc, hash=rows.hash, exact=False)
 
 
+def _quasi_site(rows: Rows, family: Any, link: Any, beta: Floats) -> Site:
+    """The site of the working linear model, z_i = x_iᵀβ + (y − μ)/μ′ with weights W.
+
+    Source: McCullagh & Nelder (1989) §2.5, §9.2.
+    """
+    eta = rows.X @ beta if rows.offset is None else rows.X @ beta + rows.offset
+    mu, slope = link.inverse(eta), link.slope(eta)
+    w = np.ones(len(rows.y)) if rows.weights is None else rows.weights
+    w = w if rows.freq is None else w * rows.freq
+    some = slope != 0
+    W = (w * slope**2)[some] / family.variance(mu)[some]
+    work = rows.X[some] @ beta + (rows.y - mu)[some] / slope[some]
+    made = gaussian_site(rows.batch, rows.time, rows.X[some], work, W, hash=rows.hash)
+    return evolve(made, n=rows.n, logc=math.nan, exact=False)
+
+
 def _scored(rows: Rows, family: Any, link: Any, beta: Floats) -> tuple[Floats, Floats]:
     """√W X (n, k) and the score Xᵀ(…) (k,) at β."""
     eta = rows.X @ beta if rows.offset is None else rows.X @ beta + rows.offset
     mu, slope = link.inverse(eta), link.slope(eta)
-    V = family.variance(mu)
+    V = family.variance(mu) * unit(family)
     w = np.ones(len(rows.y)) if rows.weights is None else rows.weights
     w = w if rows.freq is None else w * rows.freq
     with np.errstate(divide="ignore", invalid="ignore"):
         W = np.where(slope == 0, 0.0, w * slope**2 / V)
-        pull = np.where(slope == 0, 0.0, w * (rows.y - mu) * slope / V)
+        pull = np.where(slope == 0, 0.0, w * family.score(rows.y, mu) * slope / unit(family))
     return rows.X * np.sqrt(W)[:, None], rows.X.T @ pull
 
 

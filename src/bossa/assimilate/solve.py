@@ -23,7 +23,7 @@ from ..state.posterior import Posterior
 from ..types import Floats
 from .drift import NODES, SCALAR_NODES, Discount, mixed_evidence, mixed_moments, most_likely, nodes, posterior_weights, root_of
 from .engine import Motion, Path, Scale, Start, evidence_of, gaps, run
-from .sites import Rows, Site, laplace_site, rescaled, robust_site, site_at
+from .sites import Rows, Site, laplace_site, rescaled, robust_site, scaled, site_at
 from .tempered import Clouds, Conjugate, Likelihood, tempered
 
 
@@ -187,7 +187,7 @@ def solve(state: AssimState) -> Solution:
     chosen: dict[str, Any] = {}
     clouds = None
     raw = _spread(raw, options, chosen, notes)
-    sigma = _sigma(raw, options, state.kind, notes)
+    sigma = _sigma(raw, options, notes)
     mixed = state.varying
     start, scale = _start(raw, options, sigma, [], mixed.fixed) if mixed else _start(raw, options, sigma, notes, len(options.mean))
     sites = [rescaled(s, scale.known) for s in raw] if scale.known is not None else raw
@@ -210,7 +210,21 @@ def solve(state: AssimState) -> Solution:
         notes.append(
             "approximate: each batch by Laplace's method" + (f", {options.sweeps} sweeps" if options.sweeps else " at its arrival")
         )
+    notes.extend(_shape_notes(state, path, scale))
     return Solution(path=path, sites=tuple(sites), start=start, motion=motion, dt=steps, chosen=chosen, notes=tuple(notes), clouds=clouds)
+
+
+def _shape_notes(state: AssimState, path: Path, scale: Scale) -> list[str]:
+    """What was taken for the dispersion and shape of a generalized linear model's family."""
+    if state.kind != "glm":
+        return []
+    family, notes = state.encoder.spec.family, []
+    if family.aux:
+        told = ", ".join(f"{name} = {value:.6g}" for name, value in family.aux.items())
+        notes.append(f"{family.name}: {told}, taken as known")
+    if scaled(family) and len(path.s2) and scale.known is None:
+        notes.append(f"dispersion {path.s2[-1]:.6g}: Pearson's statistic of the batches over its degrees of freedom; there is no evidence")
+    return notes
 
 
 def _static(state: AssimState, order: list[int], sites: list[Site], start: Start, scale: Scale) -> Conjugate | Likelihood:
@@ -247,10 +261,8 @@ def _spread(sites: list[Site], options: Options, chosen: dict, notes: list[str])
     return out
 
 
-def _sigma(sites: list[Site], options: Options, kind: str, notes: list[str]) -> Any:
+def _sigma(sites: list[Site], options: Options, notes: list[str]) -> Any:
     """σ as the engine takes it; a drift in absolute units needs a number."""
-    if kind != "lm":
-        return 1.0
     sigma = options.sigma
     if isinstance(options.drift, np.ndarray) and not isinstance(sigma, float):
         rss, df = sum(s.rss for s in sites), sum(s.n - s.estimate.rank for s in sites)
@@ -451,9 +463,11 @@ def linearised(rows: Sequence[Rows], state: AssimState, sites: Sequence[Site] = 
     rows   of new batches, in order;  state: before them (its own sites stay as they are unless swept)
     """
     family, link = state.encoder.spec.family, state.encoder.spec.link
-    options = state.options
-    start, scale = _start([], options, 1.0, [], len(options.mean))
-    motion = motion_of(options.drift) if not isinstance(options.drift, str) else Motion()
+    options = state.options if state.sites or not scaled(family) else _with_sigma0(rows, state.options, family, link)
+    state = evolve(state, options=options)
+    size = options.sigma if isinstance(options.sigma, float) else options.sigma0 or 1.0  # sites are at φ = 1
+    start, scale = _start([], evolve(options, U=options.U * size), 1.0, [], len(options.mean))
+    motion = motion_of(options.drift / size**2 if isinstance(options.drift, np.ndarray) else options.drift)
     made: list[Any] = [*state.sites, *(partial(laplace_site, r, family, link) for r in rows)]
     dt = gaps([*state.sites, *rows]) if options.timed else np.ones(len(made))
     _, found = run(made, start, motion, scale, dt, smooth=False)
@@ -464,6 +478,16 @@ def linearised(rows: Sequence[Rows], state: AssimState, sites: Sequence[Site] = 
             raise DataError("the rows of earlier batches are gone.", where="sweeps=", do="Start the stream with keep_rows=True.")
         state = evolve(state, sites=tuple(swept(state, family, link)))
     return state if options.keep_rows else evolve(state, rows=())
+
+
+def _with_sigma0(rows: Sequence[Rows], options: Options, family: Any, link: Any) -> Options:
+    """The options with √φ of the first batch, where a prior or a drift needs a first idea of it."""
+    needed = options.flat < len(options.mean) or isinstance(options.drift, np.ndarray)
+    if not needed or options.sigma0 is not None or isinstance(options.sigma, (float, InverseGamma)):
+        return options
+    k = len(options.mean)
+    site = laplace_site(rows[0], family, link, np.zeros((k, k)), np.zeros(k))
+    return evolve(options, sigma0=_sigma0([site], options, options.sigma))
 
 
 def swept(state: AssimState, family: Any, link: Any) -> list[Site]:

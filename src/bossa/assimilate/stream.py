@@ -7,7 +7,8 @@ Columns, levels and what transforms learnt are fixed when the stream begins; a l
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Sequence
+import math
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -33,7 +34,7 @@ from .door import number, share, variance
 from .drift import read_drift
 from .mixed import Varying, columns, fixed_part
 from .result import AssimilationResult
-from .sites import Rows, Site, estimate_site, gaussian_site
+from .sites import Rows, Site, estimate_site, gaussian_site, scaled
 from .solve import AssimState, InverseGamma, Options, linearised, read_prior, read_sigma
 from .told import columns_read, told
 
@@ -71,7 +72,7 @@ def batches(
     by      column of the batch's id; batches count in its order, or in that of `time`
     time    column of when: a number, or a date (in days); drift is then per unit of it
     prior   None: nothing is known; bossa.normal(0, 2.5), or by coefficient {"x": bossa.normal(0, 1)}
-    sigma   "nig": unknown, Student-t posteriors; "reml": its estimate taken as known; nig(a, b); or a number
+    sigma   √dispersion: "nig": unknown, Student-t posteriors; "reml": its estimate taken as known; nig(a, b); or a number
     sigma0  the residual sd in whose units the prior is told when sigma is unknown; None: from the first batch that has one
     drift   0 | process variance | {"x": 0.01} | "ml" | "bayes" (also True) | discount(0.95)
     order   "replay": a late batch is put where it belongs; "append": batches count as they come
@@ -131,21 +132,30 @@ def begin(
     backend: str = "auto",
     n_particles: int = 1000,
     seed: Any = None,
+    shape: Mapping[str, float] | None = None,
 ) -> AssimState:
-    """An empty stream of a model's batches.   encoder: of the model;  kept (P,): columns that rank allows;  varying: random effects"""
+    """An empty stream of a model's batches.
+
+    encoder: of the model;  kept (P,): columns that rank allows;  varying: random effects;  shape: of the family, as the fit found it
+    """
     spec = encoder.spec
     plain = spec.family.name == "gaussian" and spec.link.name == "identity"
-    if not plain and (spec.family.dispersion != "one" or spec.family.free or spec.family.logpdf is None):
-        what = f"family {spec.family.name!r} has a dispersion or shape to estimate, which streams of such batches do not have yet."
-        raise NotYet(what, where=where, do="Streams take gaussian, binomial and poisson models.")
+    if shape:
+        spec = evolve(spec, family=evolve(spec.family.fitted(shape), free=()))
+        encoder = evolve(encoder, spec=spec)
+    if any(math.isnan(value) for value in spec.family.aux.values()):
+        what = f"family {spec.family.name!r} has a shape to estimate, which batches do not do."
+        do = "Use model(…).fit().infer(how='assim', by=…), which takes the fit's as known, or give it: negbinomial(theta=2)."
+        raise Refused(what, where=where, do=do)
+    loose = plain or scaled(spec.family)
     if spec.bars and (not plain or varying is None):
         what = "batches of mixed models need the variances of a fit." if plain else "batches of generalized mixed models are not built yet."
         do = "Use model(…).fit().infer(how='assim', by=…)." if plain else "Leave the random effects out, or add the group as a factor."
         raise NotYet(what, where=where, do=do)
     if spec.bars and not (isinstance(drift, (int, float)) and drift == 0 and not isinstance(drift, bool)):
         raise NotYet("drift of mixed models is not built yet.", where=where, do="Use drift=0, or leave the random effects out.")
-    if not plain and not (isinstance(sigma, str) and sigma == "nig"):
-        raise OptionError("sigma= is for linear models.", where=where, do="Leave it out.")
+    if not loose and not (isinstance(sigma, str) and sigma == "nig"):
+        raise OptionError(f"sigma= is for families with a dispersion; {spec.family.name} has none.", where=where, do="Leave it out.")
     if order not in ("replay", "append"):
         raise UnknownOption(order, ("replay", "append"), where=where, kind="order")
     if isinstance(sweeps, bool) or not isinstance(sweeps, (int, np.integer)) or sweeps < 0:
@@ -168,7 +178,7 @@ def begin(
         mean=mean,
         U=U,
         flat=flat,
-        sigma=read_sigma(sigma, where) if plain else 1.0,
+        sigma=read_sigma(sigma, where) if loose else 1.0,
         sigma0=None if sigma0 is None else float(sigma0),
         drift=read_drift(drift, names, where),
         order=order,
@@ -181,12 +191,23 @@ def begin(
         alpha=alpha,
     )
     _check_backend(options, n_particles, seed, varying, plain, where)
+    if loose and not plain:
+        _check_quasi(options, spec.family.name, where)
     kind = "lm" if plain else "glm"
     kept = np.asarray(kept)
     parent = prior.hash if isinstance(prior, Posterior) else None
     return AssimState(
         parent_hash=parent, kind=kind, names=names, options=options, encoder=encoder, kept=kept, by=by, time=time, varying=varying
     )
+
+
+def _check_quasi(options: Options, family: str, where: str) -> None:
+    """What needs the evidence of a stream, which a dispersion by Pearson's statistic does not give."""
+    what = f"the dispersion of family {family!r} comes from Pearson's statistic, which has no evidence"
+    if isinstance(options.drift, str) and options.drift != "none":
+        raise Refused(f"{what} to choose a drift by.", where=where, do="Give drift= a number, or discount(0.95).")
+    if options.backend != "auto":
+        raise Refused(f"{what}, nor a density for particles.", where=where, do="Leave backend= out.")
 
 
 def _check_backend(options: Options, n_particles: Any, seed: Any, varying: Varying | None, plain: bool, where: str) -> None:

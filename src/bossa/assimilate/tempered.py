@@ -27,7 +27,7 @@ from ..state.fields import array, check_axes
 from ..types import Floats
 from .cloud import Tally, degenerate
 from .engine import Path, Scale, Start
-from .sites import Rows, Site
+from .sites import Rows, Site, unit
 
 CELLS = 2_000_000  # rows × particles evaluated at once
 
@@ -143,7 +143,7 @@ class Likelihood:
             with np.errstate(all="ignore"):
                 inside = (eta > self.link.eta_low).all(axis=0)
                 w = None if rows.weights is None else rows.weights[part, None]
-                each = self.family.logpdf(rows.y[part, None], self.link.inverse(eta), 1.0, w)
+                each = self.family.logpdf(rows.y[part, None], self.link.inverse(eta), unit(self.family), w)
                 total += np.where(inside, each.sum(axis=0) if rows.freq is None else rows.freq[part] @ each, -np.inf)
         return np.where(np.isnan(total), -np.inf, total)
 

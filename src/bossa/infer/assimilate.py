@@ -89,6 +89,7 @@ def assimilate(problem: Problem, fit: FitState, target: Target, options: Assim) 
         alpha=1 - options.conf_level,
         where=where,
         varying=varying,
+        shape={k: v for k, v in fit.aux.items() if k in problem.family.aux},
     )
     result = followed(taken(state, problem.data), target if target.steps else None)
     return inference(problem, target, result)
