@@ -14,13 +14,14 @@ from ..design.formula import data_names
 from ..errors import FitFailed
 from ..kernels import covop
 from ..kernels.intervals import f_tail, t_quantile
-from ..kernels.kalman import running_median
+from ..kernels.kalman import running_median, walk
 from ..state.posterior import Posterior
 from ..state.provenance import Provenance, digest
 from ..state.target import Linear, Target
 from ..types import Floats
+from .drift import PRIOR_MEAN, PRIOR_SD
 from .result import AssimilationResult
-from .solve import AssimState, Solution, solve
+from .solve import AssimState, InverseGamma, Solution, solve
 
 
 def told(state: AssimState, target: Target | None, extend: Any) -> AssimilationResult:
@@ -179,22 +180,51 @@ def _last(state: AssimState, solution: Solution, target: Target | None, names: t
         moments: dict[str, Any] = {"mean": draws.mean(axis=0), "samples": draws, "kind": "samples"}
     else:
         moments = {"mean": mean, "cov": covop.from_matrix((V + V.T) / 2), "kind": "student_t" if student else "gaussian"}
-    prior = None
-    if options.flat == 0 and options.U.any() and target is None:
-        size = options.sigma0 if student and options.sigma0 else 1.0
-        prior = Posterior(names=state.names, mean=options.mean, cov=covop.from_root(np.linalg.inv(options.U) / size))
     out["posterior"] = Posterior(
         names=names,
         **moments,
         df=float(df) if student else None,
-        sigma=math.sqrt(s2) if student and target is None else None,
-        prior=None if student else prior,
-        log_evidence=float(p.evidence[-1]) if T and options.flat == 0 else None,
+        sigma=math.sqrt(p.b / p.a) if student and target is None else None,
+        prior=prior_of_last(state, solution, target, names),
+        log_evidence=float(p.evidence[-1]) if T and options.flat == 0 and math.isfinite(p.evidence[-1]) else None,
         provenance=_provenance(state, solution),
         back=None if target is None else target.back,
         notes=solution.notes,
     )
     return out
+
+
+def prior_of_last(state: AssimState, solution: Solution, target: Target | None, names: tuple[str, ...]) -> Posterior | None:
+    """What was known of the last state before any batch was seen, N(m₀, P₀ + what it may have drifted); None: nothing.
+
+    With drift integrated out Q is its prior mean; nonlinear targets are linearised where the stream stands.
+    """
+    options, start, motion = state.options, solution.start, solution.motion
+    if not start.U.any() or (state.varying is not None and options.flat == state.varying.fixed):
+        return None
+    U, passed = start.U, float(solution.dt.sum())
+    if motion.discount is not None:
+        U = U * motion.discount ** (passed / 2)
+    elif motion.root is not None:
+        integrated = isinstance(options.drift, str) and options.drift == "bayes"
+        q = math.exp(PRIOR_MEAN + PRIOR_SD**2 / 2) if integrated else 1.0
+        U = walk(U, start.d, motion.root * math.sqrt(q * passed))[0]
+    size = float(np.abs(start.U).max() / np.abs(options.U).max())  # the σ in whose units the prior was told
+    root = U[(U != 0).any(axis=1)] / size
+    cov = covop.Flat(root) if options.flat else covop.from_root(np.linalg.inv(root))
+    p, told, known = solution.path, options.sigma, {}
+    if isinstance(told, InverseGamma):
+        cov, known = cov.scaled(told.b / told.a / size**2), {"sigma": math.sqrt(told.b / told.a), "kind": "student_t", "df": 2 * told.a}
+    elif len(p.df) and math.isfinite(p.df[-1]):
+        known = {"sigma": size}
+    elif told == "reml":
+        cov = cov.scaled(p.b / p.a / size**2)
+    prior = Posterior(names=state.names, mean=options.mean, cov=cov, **known)
+    if target is None:
+        return prior
+    at = solution.path.last.mean
+    J, value = target.jacobian(at), target.value(at)
+    return prior.image(J, names, value - J @ at)
 
 
 def _prior_scale(sigma: Any) -> tuple[float, float]:

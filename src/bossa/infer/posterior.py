@@ -431,13 +431,11 @@ def of_target(post: Posterior, target: Target) -> Posterior:
     linear = all(isinstance(step, Linear) for step in target.steps)
     if not np.isfinite(J).all():
         raise DataError("some rows have a missing value.", where="infer(how='posterior')", do="Leave them out.")
+    made = post.transform(J, names, offset=value - J @ post.mean)
     if linear or post.samples is None:
         notes = post.notes if linear else (*post.notes, "not linear in the coefficients: mean and covariance by the slope at the mean")
-        made = evolve(post.transform(J, names, offset=value - J @ post.mean), notes=notes)
-        return evolve(made, back=target.back)
+        return evolve(made, notes=notes, back=target.back)
     values = target.value(post.samples)[:, known]
     cov = None if post.cov is None else covop.from_root((values - values.mean(axis=0)).T / math.sqrt(len(values) - 1))
-    made = evolve(
-        post.transform(J, names), mean=values.mean(axis=0), samples=values, cov=cov, notes=(*post.notes, "each draw carried exactly")
-    )
-    return evolve(made, back=target.back)
+    notes = (*post.notes, "each draw carried exactly")
+    return evolve(made, mean=values.mean(axis=0), samples=values, cov=cov, notes=notes, back=target.back)

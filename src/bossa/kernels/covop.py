@@ -400,15 +400,24 @@ class Flat:
     def whiten(self, v: Floats) -> Floats:
         return self.W @ v
 
+    def split(self) -> tuple[Floats, Floats]:
+        """A generalised inverse (k, r) of W, and a basis (k, k − r) of what it does not see; columns of W brought to one length first."""
+        size = np.sqrt(np.einsum("ij,ij->j", self.W, self.W))
+        scale = np.where(size > 0, size, 1.0)
+        U, s, V = np.linalg.svd(self.W / scale)
+        r = int((s > RANK_TOL * s.max(initial=0.0)).sum())
+        return (V[:r].T / s[:r]) @ U[:, :r].T / scale[:, None], V[r:].T / scale[:, None]
+
     @property
     def known(self) -> Bools:
-        """(k,) the coefficients of which something is known."""
-        return (self.W != 0).any(axis=0)
+        """(k,) the coefficients whose variance is finite."""
+        unseen = self.split()[1]
+        return np.abs(unseen).max(axis=1, initial=0.0) <= 1e-9 * np.abs(unseen).max(initial=0.0)
 
     def finite(self) -> Floats:
-        """Covariance (j, j) of those; their part of W has full column rank."""
-        W = self.W[:, self.known]
-        return np.asarray(np.linalg.inv(W.T @ W), dtype=float)
+        """Covariance (j, j) of those."""
+        A = self.split()[0][self.known]
+        return np.asarray(A @ A.T, dtype=float)
 
     def diag(self) -> Floats:
         out = np.full(self.size, np.inf)
@@ -492,6 +501,25 @@ def transformed(op: CovOp, L: Floats) -> Chol:
     return from_root(op.sqrt_t(L.T).T)
 
 
+def image(op: CovOp, L: Floats) -> CovOp | None:
+    """`transformed` where some variances are infinite: what is known of combinations of the rows of L that no flat coefficient enters.
+
+    returns  None: of none of them is anything known
+    """
+    if np.isfinite(op.diag()).all():
+        return transformed(op, L)
+    inverse, unseen = Flat(op.whiten(np.eye(op.size))).split()
+    U, s, _ = np.linalg.svd(L @ unseen)
+    free = U[:, int((s > 1e-12 * np.linalg.norm(L) * np.linalg.norm(unseen)).sum()) :].T  # (free L) unseen = 0
+    root = from_root(free @ L @ inverse)
+    if root.rank == 0:
+        return None
+    if root.rank < len(free):
+        raise Refused("the prior of some combinations is flat, of others a point.", where="transform()", do="Leave rows out.")
+    W = root.whiten(np.eye(len(free))) @ free
+    return Flat(W) if len(free) < len(L) else from_root(np.linalg.inv(W))
+
+
 def subset(op: CovOp, index: np.ndarray) -> CovOp:
     """Rows and columns `index` of P, without forming it."""
     if isinstance(op, Diag):
@@ -508,6 +536,8 @@ def subset(op: CovOp, index: np.ndarray) -> CovOp:
 
 
 def _subset_flat(op: Flat, index: np.ndarray) -> CovOp:
+    if len(index) == op.size:
+        return Flat(op.W[:, index])
     place = np.cumsum(op.known) - 1
     inside = op.known[index]
     P = op.finite()[np.ix_(place[index[inside]], place[index[inside]])]

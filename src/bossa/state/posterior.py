@@ -211,11 +211,17 @@ class Posterior:
             mean=L @ self.mean + add,
             cov=None if self.cov is None else covop.transformed(self.cov, L),
             samples=None if self.samples is None else self.samples @ L.T + add,
-            prior=None,
+            prior=None if self.prior is None else self.prior.marginal(self.names).image(L, names, add),
             log_evidence=None,
             rows=None,
             back=None,
         )
+
+    def image(self, L: Floats, names: Iterable[str] | None = None, offset: Any = 0.0) -> Posterior | None:
+        """`transform` of a prior, which may be flat about some combinations; None: about all those asked."""
+        cov = None if self.cov is None else covop.image(self.cov, L)
+        names = tuple(f"[{i}]" for i in range(len(L))) if names is None else names
+        return None if cov is None else evolve(self, names=names, mean=L @ self.mean + offset, cov=cov, samples=None, prior=None, rows=None)
 
     def predict(self, newdata: Any, type: str = "response") -> Posterior:
         """Of the mean of each new row, shown on the response scale (type="link": of the linear predictor)."""
@@ -294,7 +300,10 @@ class Posterior:
         if self.cov is None:
             raise Refused("draws alone do not say what the prior was.", where="information()", do="Use another adapter.")
         if self.prior is None:
-            return Information(names=self.names, share=np.ones(len(self.mean)), dfs=float(len(self.mean)), entropy=math.inf)
+            return Information(names=self.names, share=np.ones(len(self.mean)), dfs=float(self.cov.rank), entropy=math.inf)
+        if self.cov.rank < self.cov.size:
+            what = "some of the numbers are combinations of others."
+            raise Refused(what, where="information()", do="Ask a .marginal([…]) of full rank, or the coefficients.")
         before = self._prior_cov()
         A = densities.averaging_kernel(self.cov, before)
         return Information(names=self.names, share=np.diag(A), dfs=float(np.trace(A)), entropy=0.5 * (before.logdet() - self.cov.logdet()))
