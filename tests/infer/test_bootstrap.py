@@ -15,7 +15,7 @@ from bossa.estimate import many, registry
 from bossa.infer import bootstrap
 from bossa.infer.bootstrap import left_out_coef
 from bossa.infer.clusters import cluster_codes
-from bossa.infer.plan import plan
+from bossa.infer.plan import SCHEMES, plan
 
 # R 4.2.2, boot 1.3-28.1, B = 20000, seed 1: percentile and bca limits (acceleration by empinf(type = "jack")), sd of the replicates
 R_BOOT = {
@@ -87,13 +87,17 @@ def test_wild_bootstrap_of_homoscedastic_errors_is_the_usual_standard_error():
 
 
 def test_wild_bootstrap_by_cluster_has_the_cluster_robust_standard_error():
-    """40 clusters: √G-sized differences between the wild variance (CR0) and CR0 itself are Monte Carlo error alone."""
+    """The signs' variance is CR2 exactly (the residuals of a cluster are scaled as CR2 scales them): what differs is Monte Carlo error."""
     rng = np.random.default_rng(1)
     c = np.repeat(np.arange(40), 5)
     d = pl.DataFrame({"c": c, "z": rng.normal(size=40)[c], "y": rng.normal(size=40)[c] + rng.normal(size=200)})
     m = model("y ~ z", d).fit()
     wild = m.infer(how="boot", scheme="wild", cluster="c", n_boot=8000, seed=1).params["se"]
-    np.testing.assert_allclose(wild, m.infer(errors="CR0", cluster="c").params["se"], rtol=0.04)
+    np.testing.assert_allclose(wild, m.infer(errors="CR2", cluster="c").params["se"], rtol=0.04)
+    size = SCHEMES["wild"].make(m.problem, m.fit_state, c).residual
+    moved = np.linalg.pinv(m.problem.design.X) * size
+    sums = np.stack([moved[:, c == g].sum(axis=1) for g in range(40)])
+    np.testing.assert_allclose(np.sqrt((sums**2).sum(axis=0)), m.infer(errors="CR2", cluster="c").params["se"], rtol=1e-10)
     assert (wild > 1.3 * m.infer().params["se"]).all()
 
 

@@ -24,6 +24,7 @@ from ..estimate.lmm import rows_and_counts
 from ..estimate.random import term_factors
 from ..kernels.counts import row_counts
 from ..kernels.linalg import leverage, triangular
+from ..kernels.sandwich import cluster_residuals
 from ..kernels.streams import entropy
 from ..state.design import Problem, RETerm
 from ..state.fit import FitState
@@ -60,22 +61,29 @@ def plan(problem: Problem, fit: FitState, name: str, n: int, seed: Any, groups: 
     chosen = SCHEMES[name]
     draw = chosen.make(problem, fit, groups)
     seeds = entropy(seed, "infer()")
-    return Plan(scheme=name, unit=chosen.unit, n=n, rows=problem.design.n, seed=seeds, draw=draw, said=chosen.said)
+    cell = 1 if isinstance(draw, (CaseDraw, GroupDraw)) else 8
+    return Plan(scheme=name, unit=chosen.unit, n=n, rows=problem.design.n, seed=seeds, draw=draw, said=chosen.said, cell=cell)
 
 
 # ---------------------------------------------------------------- frequencies
 @frozen(eq=False)
 class CaseDraw:
-    """Multinomial counts of n rows with equal probability, or of N counted rows by their counts."""
+    """Multinomial counts of n rows with equal probability, one byte each."""
 
     n: int
-    freq: np.ndarray | None
 
     def __call__(self, rng: np.random.Generator, start: int, b: int) -> np.ndarray:
-        if self.freq is not None:
-            total = round(self.freq.sum())
-            return rng.multinomial(total, self.freq / self.freq.sum(), size=b) / self.freq
         return row_counts(rng, self.n, b)
+
+
+@frozen(eq=False)
+class CountedDraw:
+    """Multinomial counts of Σ freq draws from rows that have counts, as multiples of these."""
+
+    freq: np.ndarray
+
+    def __call__(self, rng: np.random.Generator, start: int, b: int) -> np.ndarray:
+        return rng.multinomial(round(self.freq.sum()), self.freq / self.freq.sum(), size=b) / self.freq
 
 
 @frozen(eq=False)
@@ -180,50 +188,6 @@ class ParametricDraw:
         return np.asarray(self.link.inverse(eta))
 
 
-@frozen(eq=False)
-class PermuteDraw:
-    """base + rearranged part, for K questions in turn: replicate i is of question i mod K, one arrangement serving all K.
-
-    base, part  (K, n)
-    within      (n,)  codes: only rows of one code change places
-    groups      (n,)  codes of whole groups of equal size that change places, their rows in order
-    signs       flip signs instead: of rows, or of whole groups
-    """
-
-    base: np.ndarray
-    part: np.ndarray
-    within: np.ndarray | None = None
-    groups: np.ndarray | None = None
-    signs: bool = False
-
-    def __call__(self, rng: np.random.Generator, start: int, b: int) -> np.ndarray:
-        K, n = self.base.shape
-        m = -(-b // K)
-        moved = self.flipped(rng, m) if self.signs else self.part[:, self.order(rng, m)].transpose(1, 0, 2)
-        moved += self.base
-        return np.ascontiguousarray(moved).reshape(m * K, n)[:b]
-
-    def flipped(self, rng: np.random.Generator, m: int) -> np.ndarray:
-        """The parts with random signs (m, K, n)."""
-        units = self.part.shape[1] if self.groups is None else int(self.groups.max()) + 1
-        v = rng.choice([-1.0, 1.0], size=(m, units))
-        return self.part * (v if self.groups is None else v[:, self.groups])[:, None, :]
-
-    def order(self, rng: np.random.Generator, m: int) -> np.ndarray:
-        """m arrangements of the rows (m, n)."""
-        n = self.part.shape[1]
-        if self.groups is not None:
-            places = np.argsort(self.groups, kind="stable").reshape(int(self.groups.max()) + 1, -1)
-            out = np.empty((m, n), dtype=np.intp)
-            out[:, places.ravel()] = np.stack([places[rng.permutation(len(places))].ravel() for _ in range(m)])
-            return out
-        if self.within is None:
-            return np.stack([rng.permutation(n) for _ in range(m)])
-        out = np.empty((m, n), dtype=np.intp)
-        out[:, np.argsort(self.within, kind="stable")] = np.argsort(self.within + rng.random((m, n)), axis=1)
-        return out
-
-
 # ---------------------------------------------------------------- makers
 def _independent_rows(problem: Problem, name: str) -> None:
     if problem.design.random is not None:
@@ -268,7 +232,10 @@ def _group_codes(problem: Problem, groups: np.ndarray | None) -> np.ndarray:
 @scheme("case", unit="row", said="draws rows with replacement")
 def case(problem: Problem, fit: FitState, groups: np.ndarray | None) -> Draw:
     _independent_rows(problem, "case")
-    return CaseDraw(problem.design.n, problem.design.freq) if groups is None else GroupDraw(groups)
+    design = problem.design
+    if groups is not None:
+        return GroupDraw(groups)
+    return CaseDraw(design.n) if design.freq is None else CountedDraw(design.freq)
 
 
 @scheme("group", unit="group", said="draws whole groups with replacement")
@@ -309,10 +276,13 @@ def residual(problem: Problem, fit: FitState, groups: np.ndarray | None) -> Draw
 @scheme("wild", unit="response", said="flips or scales each residual at random, row by row or group by group")
 def wild(problem: Problem, fit: FitState, groups: np.ndarray | None) -> Draw:
     _linear(problem, "wild")
-    few = groups is not None and int(groups.max()) + 1 < 12
-    size = problem.design.y - fit.mu
+    design, few = problem.design, groups is not None and int(groups.max()) + 1 < 12
     if groups is None:
-        size = size / np.sqrt(np.maximum(1 - _leverage(problem), 1e-12))
+        size = (design.y - fit.mu) / np.sqrt(np.maximum(1 - _leverage(problem), 1e-12))
+    else:
+        root = np.ones((design.n, 1)) if design.weights is None else np.sqrt(design.weights)[:, None]
+        Q = root * design.X @ np.linalg.inv(triangular(design.X, design.total_weights))
+        size = cluster_residuals(Q, root[:, 0] * (design.y - fit.mu), groups) / root[:, 0]
     return WildDraw(fit.mu, size, groups, WEBB if few else np.array([-1.0, 1.0]))
 
 

@@ -218,6 +218,21 @@ def _adjusted(Q: Floats, V: Floats | None, omega: Floats, WQ: Floats, phi: Float
     return half * ((vector * _inverse_root(value)) @ (vector.T @ (half * WQ)))
 
 
+def cluster_residuals(Q: Floats, residuals: Floats, codes: Ints) -> Floats:
+    """(I − Q_g Q_gᵀ)^−½ e_g of every cluster g: residuals as large as errors that are independent with one variance (n,).
+
+    Q  (n, p)  orthonormal columns that span the fit;   residuals (n,);   codes (n,)  0 … G-1
+
+    Source: Bell & McCaffrey (2002); MacKinnon, Nielsen & Webb (2023) for their use in the wild bootstrap.
+    """
+    out = np.array(residuals, dtype=float)
+    order = np.argsort(codes, kind="stable")
+    for rows in np.split(order, np.cumsum(np.bincount(codes))[:-1]):
+        U, s, _ = np.linalg.svd(Q[rows], full_matrices=False)
+        out[rows] += U @ ((_inverse_root(1.0 - s**2) - 1.0) * (U.T @ out[rows]))
+    return out
+
+
 def _inverse_root(value: Floats) -> Floats:
     """value^−½, 0 where the eigenvalue is."""
     positive = value > ZERO_EIGENVALUE * max(1.0, float(np.max(value, initial=0.0)))
