@@ -32,6 +32,14 @@ slopes <- function(m) {  # average slopes, and their errors by numerical derivat
   a <- f(b); J <- sapply(seq_along(b), function(j) { v <- b; v[j] <- v[j] + 1e-6; (f(v) - a) / 1e-6 })
   c(a, sqrt(diag(J %*% V %*% t(J))))
 }
+studies <- function(p_of) function(d) {  # how often 500 simulated studies reject x = 0; refit() from the first fit on
+  L <- t(chol(matrix(c(.25, .03, .03, .09), 2))); m <- NULL; hits <- 0
+  for (i in 1:500) {
+    b <- L %*% matrix(rnorm(2 * nlevels(d$g)), 2); d$y <- .15 * d$x + b[1, d$g] + b[2, d$g] * d$x + rnorm(nrow(d)); kept <<- d
+    m <- quiet(if (is.null(m)) lme4::lmer(y ~ x + (x | g), kept) else lme4::refit(m, d$y)); hits <- hits + (p_of(m) < .05)
+  }
+  hits / 500
+}
 W <- list(
   "W2/R lm" = list("w02_lm_small", NULL, function(d) coef(lm(y ~ x1 + x2 + g, d))),
   "W2/R lm + summary" = list("w02_lm_small", NULL, function(d) coef(summary(lm(y ~ x1 + x2 + g, d)))[, 1]),
@@ -60,7 +68,9 @@ W <- list(
     s <- as.data.frame(summary(emmeans::emmeans(m, ~g, type = "response"))); c(s$prob, s$SE) }),
   "W16b/R by hand" = list("w04_logit", logistic, slopes),
   "W17a/lmerTest" = list("w05_sleepstudy", function(d) { fitted_to <<- d; lme4::lmer(Reaction ~ Days + (Days | Subject), fitted_to) }, satterthwaite),
-  "W17b/lmerTest" = list("w07_slopes", function(d) { fitted_to <<- d; quiet(lme4::lmer(y ~ x + z + (x | g), fitted_to)) }, satterthwaite))
+  "W17b/lmerTest" = list("w07_slopes", function(d) { fitted_to <<- d; quiet(lme4::lmer(y ~ x + z + (x | g), fitted_to)) }, satterthwaite),
+  "W18a/refit loop" = list("w18_power", NULL, studies(function(m) 2 * pnorm(-abs(coef(summary(m))[2, 3])))),
+  "W18b/lmerTest loop" = list("w18_power", NULL, studies(function(m) coef(summary(quiet(lmerTest::as_lmerModLmerTest(m))))[2, 5])))
 peak <- function() as.numeric(gsub("[^0-9]", "", grep("VmHWM", readLines("/proc/self/status"), value = TRUE))) / 1024
 say <- function(...) cat(sprintf(...), "\n", sep = "")
 input <- file("stdin", "r")

@@ -101,6 +101,12 @@ def grouped_logistic(n: int = 10_000, groups: int = 500) -> pl.DataFrame:
     return pl.DataFrame({"y": y, "x1": x1, "x2": x2, "g": [f"g{v}" for v in g]})
 
 
+def visits(groups: int = 30, each: int = 10) -> pl.DataFrame:
+    """The columns of a study to be planned: groups measured at the same ten doses."""
+    dose = np.round(np.linspace(-1, 1, each), 5)
+    return pl.DataFrame({"x": np.tile(dose, groups), "g": [f"g{j}" for j in range(groups) for _ in range(each)]})
+
+
 MAKERS = {
     "w02_lm_small": small_lm,
     "w03_lm_big": big_lm,
@@ -113,6 +119,7 @@ MAKERS = {
     "w09_lm": lambda: five(1000),
     "w10_logit": lambda: five(2000, binary=True),
     "w14_lm": lambda: five(2000),
+    "w18_power": visits,
 }
 
 
@@ -176,6 +183,20 @@ def left_out(m: Any, k: Any) -> list[float]:
 def profiled(m: Any) -> list[float]:
     limits = m.infer(how="profile", n_steps=20)
     return [*limits.params["ci_lower"], *limits.params["ci_upper"]]
+
+
+def power_of_a_slope(df: str) -> Run:
+    """The rate at which 500 simulated studies reject x = 0."""
+    from bossa import model
+
+    data = pl.read_csv(file("w18_power"))
+    assumed = {"coef": {"Intercept": 0.0, "x": 0.15}, "sigma": 1.0, "varying": {"g": {"sd": {"Intercept": 0.5, "x": 0.3}, "corr": 0.2}}}
+
+    def run() -> list[float]:
+        found = model("y ~ x + (x | g)").simulate(data=data, **assumed, power=500, options={"df": df}, seed=1)
+        return found["power"].to_list()[1:]
+
+    return run
 
 
 def statsmodels_slopes() -> Run:
@@ -269,12 +290,14 @@ ENTRANTS: dict[str, Callable[[], Run]] = {
     "W16b/statsmodels": statsmodels_slopes,
     "W17a/bossa": lambda: fitted("w05_sleepstudy", SLEEP, satterthwaite),
     "W17b/bossa": lambda: fitted("w07_slopes", SLOPES, satterthwaite),
+    "W18a/bossa": lambda: power_of_a_slope("inf"),
+    "W18b/bossa": lambda: power_of_a_slope("satterthwaite"),
 }
 IN_R = ["W2/R lm", "W2/R lm + summary", "W3/R lm", "W3/R .lm.fit", "W4/R glm"]
 IN_R += [f"{w}/lme4" for w in ("W5", "W6", "W7", "W8a0", "W8a1", "W8b0", "W8b1")]
 IN_R += ["W9/boot + .lm.fit", "W9b/boot + .lm.fit", "W10/boot + glm.fit", "W11/.lm.fit loop", "W12/bootMer", "W13/bootMer"]
 IN_R += ["W14a/hat identity", "W14b/cv.glm", "W14c/lmer loop", "W15/confint"]
-IN_R += ["W16/emmeans", "W16b/R by hand", "W17a/lmerTest", "W17b/lmerTest"]
+IN_R += ["W16/emmeans", "W16b/R by hand", "W17a/lmerTest", "W17b/lmerTest", "W18a/refit loop", "W18b/lmerTest loop"]
 NEEDS = {"statsmodels": "statsmodels", "pyfixest": "pyfixest", "glum": "glum"}
 FILES = {
     "W2": "w02_lm_small",
@@ -301,6 +324,8 @@ FILES = {
     "W16b": "w04_logit",
     "W17a": "w05_sleepstudy",
     "W17b": "w07_slopes",
+    "W18a": "w18_power",
+    "W18b": "w18_power",
 }
 TITLES = {
     "W2": "linear model, 200 × 4",
@@ -327,6 +352,8 @@ TITLES = {
     "W16b": "average slopes of 17 variables and their errors, the same fit",
     "W17a": "Satterthwaite df, sleepstudy",
     "W17b": "Satterthwaite df, W7",
+    "W18a": "power of a slope, 500 simulated studies of 30 × 10, (x | g), z tests",
+    "W18b": "the same with Satterthwaite df",
 }
 
 # (entrant, peer or "best peer", largest ratio), and memory in MB over the loaded data
@@ -355,6 +382,8 @@ GOALS: dict[str, list[tuple[str, str, float]]] = {
     "W16b": [("W16b/bossa", "W16b/R by hand", 0.1), ("W16b/bossa", "W16b/statsmodels", 0.01)],
     "W17a": [("W17a/bossa", "W17a/lmerTest", 0.05)],
     "W17b": [("W17b/bossa", "W17b/lmerTest", 0.02)],
+    "W18a": [("W18a/bossa", "W18a/refit loop", 0.01)],
+    "W18b": [("W18b/bossa", "W18b/lmerTest loop", 0.01)],
 }
 MEMORY = {"W9/bossa": 60.0, "W3/bossa": 100.0, "W4/bossa": 60.0, "W6/bossa": 100.0, "W16b/bossa": 20.0}
 
