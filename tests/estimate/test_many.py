@@ -186,10 +186,10 @@ def test_workers_share_the_cores_between_them(monkeypatch):
 
 
 def test_blocks_do_not_grow_with_the_number_of_replicates():
-    """Memory is block × n: at a million rows a block is one replicate."""
+    """Memory is block × n × the bytes of what is drawn: 32 MB at a million rows, 32 replicates of counts or 4 of responses."""
     draw = SCHEMES["case"].make(*fitted("lm"), None)
-    assert Plan(scheme="case", unit="row", n=10_000, rows=1_000_000, seed=1, draw=draw).block_size == 1
-    assert Plan(scheme="case", unit="row", n=10_000, rows=100, seed=1, draw=draw).block_size == 256
+    for cell, rows, size in ((8, 1_000_000, 4), (1, 1_000_000, 32), (1, 100, 256), (8, 100, 256), (8, 100_000_000, 1)):
+        assert Plan(scheme="case", unit="row", n=10_000, rows=rows, seed=1, draw=draw, cell=cell).block_size == size
 
 
 def test_a_replicate_without_a_level_is_counted_not_returned():

@@ -10,9 +10,11 @@ time depends on it. A failed replicate is a row of nan with a code.
 
 from __future__ import annotations
 
+import pickle
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
+from uuid import uuid4
 
 import numpy as np
 from attrs import evolve
@@ -67,10 +69,45 @@ def refit(
 def _blocks(problem: Problem, fit: FitState, plan: Plan, n_jobs: int | None, then: Then | None) -> Iterator[Draws]:
     from joblib import Parallel, delayed  # the only place that knows joblib
 
-    slim = evolve(problem, data=None, encoder=None)
+    shared = Shared((evolve(problem, data=None, encoder=None), fit, plan, then))
     name = chosen()  # here: joblib may ask for the later tasks in a thread of its own
-    tasks = (delayed(_on_engine)(name, refit_block, slim, fit, plan, i, then) for i in range(plan.blocks))
+    tasks = (delayed(_on_engine)(name, _block, shared, i) for i in range(plan.blocks))
     yield from Parallel(n_jobs=n_jobs, return_as="generator")(tasks)
+
+
+class Shared:
+    """What the tasks of one call have in common, taken to each worker once and opened there once.
+
+    joblib writes large arrays to a file that its processes map, each array once; a Dask cluster takes once to each worker what says that
+    it is large. A worker that meets the same key again goes on with what it has.
+    """
+
+    def __init__(self, value: Any, key: str | None = None):
+        self.value, self.key = value, uuid4().hex if key is None else key
+
+    def __sizeof__(self) -> int:
+        buffers: list[pickle.PickleBuffer] = []
+        rest = pickle.dumps(self.value, protocol=5, buffer_callback=buffers.append)
+        return len(rest) + sum(b.raw().nbytes for b in buffers)
+
+    def __reduce__(self) -> tuple[Callable, tuple[str, Any]]:
+        return _opened, (self.key, self.value)
+
+
+OPENED: dict[str, Shared] = {}  # the last one of this worker
+
+
+def _opened(key: str, value: Any) -> Shared:
+    known = OPENED.get(key)
+    if known is None:
+        OPENED.clear()
+        known = OPENED[key] = Shared(value, key)
+    return known
+
+
+def _block(shared: Shared, i: int) -> Draws:
+    problem, fit, plan, then = shared.value
+    return refit_block(problem, fit, plan, i, then)
 
 
 def _on_engine(name: str, function: Callable[..., Any], *args: Any) -> Any:

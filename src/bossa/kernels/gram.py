@@ -40,22 +40,23 @@ def grams(X: Floats, W: Floats, y: Floats | None = None, weights: Floats | None 
     weights  (n,)    None: 1
     returns  (b, p, p), (b, p), (b,)
     """
-    more = None if y is None else np.column_stack((X, y)) * y[:, None]
-    if more is not None and weights is not None:
-        more *= weights[:, None]
-    G, right = _products(X, W, weights, more)
-    return (G, right[:, :-1], right[:, -1]) if y is not None else (G, np.zeros((len(W), X.shape[1])), np.zeros(len(W)))
+    p = X.shape[1]
+    if y is None:
+        return _products(X, W, weights)[0], np.zeros((len(W), p)), np.zeros(len(W))
+    G, _ = _products(np.column_stack((X, y)), W, weights)
+    return np.ascontiguousarray(G[:, :p, :p]), G[:, :p, p], G[:, p, p]
 
 
-def _products(X: Floats, W: Floats, weights: Floats | None, more: Floats | None) -> tuple[Floats, Floats]:
-    """XᵀW_bX (b, p, p) and W `more` (b, k), by one matrix product with the columns x_jx_k and those of `more` (n, k)."""
+def _products(X: Floats, W: Floats, weights: Floats | None, score: Floats | None = None) -> tuple[Floats, Floats]:
+    """XᵀW_bX (b, p, p) and XᵀW_b `score` (b, p), by one matrix product with the columns x_jx_k and x_j score."""
     n, p = X.shape
     pairs = p * (p + 1) // 2
-    packed = np.zeros((len(W), pairs + (0 if more is None else more.shape[1])))
+    packed = np.zeros((len(W), pairs + (0 if score is None else p)))
     for rows in row_blocks(n, max(packed.shape)):
-        columns = _outer(X[rows], None if weights is None else weights[rows])
-        if more is not None:
-            columns = np.concatenate((columns, more[rows].T))
+        x = X[rows]
+        columns = _outer(x, None if weights is None else weights[rows])
+        if score is not None:
+            columns = np.concatenate((columns, x.T * score[rows]))
         packed += np.asarray(W[:, rows], dtype=float) @ columns.T
     return _unpacked(packed[:, :pairs], p), packed[:, pairs:]
 
@@ -249,7 +250,7 @@ def _at_start(
         working, score = _per_row(eta if offset is None else eta + offset, y, rule)
         if weights is not None:
             working, score = working * weights, score * weights
-        return _products(X, W, working, X * score[:, None])
+        return _products(X, W, working, score)
 
 
 def _equations(rows_of: tuple[Any, ...], rule: tuple[Any, Any], coef: Floats, index: Ints) -> tuple[Floats, Floats]:

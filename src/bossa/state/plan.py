@@ -1,7 +1,7 @@
 """Replicates of one fixed design: a seeded, lazily generated list of re-weightings (frequencies) or new responses.
 
-A resampling method is a plan, not a loop. Block i draws from its own stream, and the block size depends on n and p alone, so the
-numbers do not depend on the number of workers, the machine, or the memory.
+A resampling method is a plan, not a loop. Block i draws from its own stream, and the block size depends on the number of rows and the
+size of what is drawn for each alone, so the numbers do not depend on the number of workers, the machine, or the memory.
 """
 
 from __future__ import annotations
@@ -16,12 +16,14 @@ from ..errors import OptionError
 from ..kernels.streams import stream
 from .fields import array, check_axes
 
-BLOCK_CELLS = 1_000_000  # block × n stays near this many numbers (8 MB)
+BLOCK_BYTES = 32_000_000  # of what is drawn for one block
+BLOCK_CELLS = BLOCK_BYTES // 8  # so many numbers
+MOST = 256  # replicates of one block
 
 
 @frozen(kw_only=True, eq=False)
 class Replicates:
-    """One block: `freq` (b, n) multiplies the design's counts, or `y` (b, n) replaces its response."""
+    """One block: `freq` (b, n), of any type of number, multiplies the design's counts, or `y` (b, n) replaces its response."""
 
     freq: np.ndarray | None = array("b", "n", optional=True)
     y: np.ndarray | None = array("b", "n", optional=True)
@@ -44,6 +46,7 @@ class Plan:
     seed     entropy (kernels.streams.entropy)
     draw     draw(rng, start, b) → (b, n); picklable; deterministic schemes (jackknife, folds) use `start` and ignore rng
     said     what the scheme does, one sentence
+    cell     bytes of one number drawn
     """
 
     scheme: str
@@ -53,11 +56,12 @@ class Plan:
     seed: Any
     draw: Callable[[np.random.Generator, int, int], np.ndarray]
     said: str = ""
+    cell: int = 8
     block_size: int = field()
 
     @block_size.default
     def _block_size(self) -> int:
-        return max(1, min(256, BLOCK_CELLS // max(self.rows, 1)))
+        return max(1, min(MOST, BLOCK_BYTES // (self.cell * max(self.rows, 1))))
 
     @property
     def blocks(self) -> int:
