@@ -8,7 +8,7 @@ import pytest
 
 from bossa import load_dataset, model
 from bossa.errors import OptionError, Refused
-from bossa.infer.plan import PermuteDraw
+from bossa.infer.arrangements import Orders
 
 
 def t_of(X, y, j, null=0.0):
@@ -109,12 +109,12 @@ def test_a_question_about_contrasts_is_that_of_the_recoded_model():
 
 
 def test_rows_move_inside_blocks_and_groups_move_whole():
-    base, part = np.zeros((1, 12)), np.arange(12.0)[None]
+    part = np.arange(12.0)
     within, groups = np.arange(12) % 3, np.repeat(np.arange(4), 3)
-    inside = PermuteDraw(base, part, within=within)(np.random.default_rng(0), 0, 50)
+    inside = part[Orders(12, within, None)(np.random.default_rng(0), 0, 50)]
     assert (np.sort(inside.reshape(50, 4, 3), axis=1) == np.arange(12.0).reshape(4, 3)).all()
     assert len(np.unique(inside[:, ::3], axis=0)) > 15
-    whole = PermuteDraw(base, part, groups=groups)(np.random.default_rng(0), 0, 50).reshape(50, 4, 3)
+    whole = part[Orders(4, None, np.argsort(groups, kind="stable").reshape(4, 3))(np.random.default_rng(0), 0, 50)].reshape(50, 4, 3)
     assert (np.diff(whole, axis=2) == 1).all()
     assert (np.sort(whole[:, :, 0], axis=1) == [0, 3, 6, 9]).all()
 

@@ -5,17 +5,21 @@ For a row ℓᵀβ = c of the question in a linear model (Freedman & Lane 1983):
     reduced fit under the constraint → residuals e; y* = fitted + permuted e; refit the full model; t* = (ℓᵀβ* − c)/se*
 
 Where the reduced model has no constant, permuting would be meaningless, and signs are flipped instead. `within=` permutes only inside its
-levels, `cluster=` whole groups. Errors must be exchangeable: with unequal spread use signs, the wild bootstrap or robust errors.
+levels, `cluster=` whole groups. Errors must be exchangeable (for signs: symmetric); with a robust se* (`errors="hetero"`, `"cluster"`) the
+test also holds, in large samples, where their spread, or their dependence inside clusters, differs.
 
 Where residuals cannot be exchanged (generalized and mixed models) the null model is fitted and new responses are drawn from it: a
-parametric bootstrap of the null, and named so. p = (b + 1)/(m + 1), never 0.
+parametric bootstrap of the null, and named so. p = (b + 1)/(m + 1) of random arrangements, b/m of all of them: never 0.
 
-Source: Freedman & Lane (1983); Winkler et al. (2014) §2; Davison & Hinkley (1997) §4.4 for draws from the null model.
+Source: Freedman & Lane (1983); Winkler et al. (2014) §2; DiCiccio & Romano (2017) for robust statistics; Cameron, Gelbach & Miller (2008)
+for signs of clusters; Davison & Hinkley (1997) §4.4 for draws from the null model.
 """
 
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -23,164 +27,366 @@ from attrs import evolve, field, frozen
 
 from ..errors import BossaWarning, OptionError, Refused
 from ..estimate import registry
-from ..estimate.many import failures, refit
-from ..kernels.linalg import inverse_factored, triangular
+from ..estimate.many import each, failures, refit
+from ..kernels.pivots import Pivots
 from ..kernels.resample import monte_carlo_se, permutation_p
-from ..kernels.streams import entropy
-from ..state.design import Problem, REStructure
-from ..state.fields import choice, integer
+from ..state.design import Problem
+from ..state.fields import choice, option_owner
 from ..state.fit import FitState
 from ..state.inference import InferenceState, ResamplesState
-from ..state.plan import BLOCK_CELLS, Draws, Plan
+from ..state.plan import MOST, Draws, Plan
 from ..state.target import Target
 from . import Common, backend
-from .clusters import cluster_codes
+from .arrangements import LARGEST, Exchange, exchange
 from .constrained import held, pivot, rotated
-from .plan import PermuteDraw, expanded, plan
+from .covariance import standard_errors
+from .exchangeable import ERRORS, SCHEMES, WHERE, Setting, setting
+from .plan import plan
 from .progress import progress_bar
 from .shown import Question, linear_rows, question
 
-SCHEMES = ("auto", "freedman-lane", "response", "sign-flip", "parametric")
-WHERE = "infer(how='perm')"
+STANDS_STILL = 1e-6  # a statistic that varies by less, relative to its size, is not moved by any arrangement
+
+
+def _number_or_all(instance: Any, attribute: Any, value: Any) -> None:
+    whole = isinstance(value, (int, np.integer)) and not isinstance(value, bool)
+    if not (whole and value >= 1) and value != "all":
+        what = f"{attribute.name}={value!r} is neither a whole number of at least 1 nor 'all'."
+        raise OptionError(what, where=option_owner(instance), do="Use e.g. n_perm=10_000, or n_perm='all' for small designs.")
 
 
 @frozen(kw_only=True)
 class Perm(Common):
     """Options of how="perm".
 
-    n_perm    rearrangements
+    n_perm    rearrangements; "all", or a number that there are not: every distinct one, and p is exact
     scheme    "auto": Freedman–Lane for linear models, draws from the null model for others;  "response": permute y, for a model whose
               only question is the whole model;  "sign-flip": symmetric errors instead of exchangeable ones;  "parametric": from the null
     within    column inside whose levels rows are exchangeable;  cluster: column of groups of equal size that are exchangeable as wholes
+    errors    what studentizes the statistic of a linear model: "iid"; "hetero" (HC3), "HC0" … "HC4" for errors of unequal spread;
+              "cluster" (CR2), "CR0" "CR1" "CR1S" "CR2" with cluster=
     seed      whatever numpy's default_rng takes; the result keeps the entropy
     """
 
-    n_perm: int = integer(1000, minimum=1)
+    n_perm: Any = field(default=1000, validator=_number_or_all)
     scheme: str = choice("auto", among=SCHEMES)
     within: str | None = None
     cluster: str | None = None
+    errors: str = choice("iid", among=ERRORS)
     seed: Any = None
     n_jobs: int | None = None
     progress: Any = field(default="auto")
 
 
 @frozen(kw_only=True, eq=False)
-class Setting:
-    """What every row shares: the problem with counted rows written out (LM: whitened), its fit, and what may change places.
-
-    ones  (p,)  combination of columns that is 1 in every row, None where there is none
-    """
-
-    problem: Problem
-    fit: FitState
-    scheme: str
-    within: np.ndarray | None
-    groups: np.ndarray | None
-    ones: np.ndarray | None
-    seed: Any
-
-
-@frozen(kw_only=True, eq=False)
 class Part:
-    """Questions that share arrangements: their numbers among the K, plan of n_perm × their number of replicates, problem and fit."""
+    """Questions answered by one plan: their numbers among the K, and how their statistics come of it.
+
+    every     the plan takes all arrangements there are
+    said      what is done, in words
+    question  of residuals rearranged;  else problem, fit, j and c: refits, whose coefficient j is tested against c
+    """
 
     rows: tuple[int, ...]
     plan: Plan
-    problem: Problem
-    fit: FitState
+    every: bool
+    said: str
+    question: Pivots | None = None
+    refitted: tuple[Problem, FitState, int, float] | None = None
+
+    def statistics(self, n_jobs: int | None, tick: Callable[[int], None] | None) -> tuple[np.ndarray, np.ndarray]:
+        """t* (m, rows), m < plan.n when interrupted by Ctrl-C, and a code of each replicate (m,)."""
+        if self.question is None:
+            assert self.refitted is not None
+            problem, fit, j, c = self.refitted
+            draws = refit(problem, fit, self.plan, n_jobs=n_jobs, tick=tick)
+            assert draws.se is not None
+            with np.errstate(divide="ignore", invalid="ignore"):
+                return ((draws.coef[:, j] - c) / draws.se[:, j])[:, None], draws.code
+        done: list[np.ndarray] = []
+        try:
+            for block in each(partial(_rearranged, self.question, self.plan), range(self.plan.blocks), n_jobs):
+                done.append(block)
+                if tick is not None:
+                    tick(len(block))
+        except KeyboardInterrupt:
+            if not done:
+                raise
+        t = np.concatenate(done)
+        return t, np.zeros(len(t), dtype=int)
+
+
+def _rearranged(asked: Pivots, plan: Plan, i: int) -> np.ndarray:
+    """t* of block i of the plan (b, K)."""
+    return asked.of_signs(plan.drawn(i)) if plan.unit == "sign" else asked.of_orders(plan.drawn(i))
+
+
+@frozen(eq=False)
+class Rearranged:
+    """Responses base + rearranged part (n,) from the orders or signs that `arrange` draws."""
+
+    base: np.ndarray
+    part: np.ndarray
+    arrange: Callable[[np.random.Generator, int, int], np.ndarray]
+    signs: bool
+
+    def __call__(self, rng: np.random.Generator, start: int, b: int) -> np.ndarray:
+        drawn = self.arrange(rng, start, b)
+        return self.base + (self.part * drawn if self.signs else self.part[drawn])
+
+
+@frozen(kw_only=True, eq=False)
+class Answer:
+    """Of the K rows: statistic (K,), draws (B, K) with nan below those of shorter plans, how many each has (K,), whether these are all."""
+
+    observed: np.ndarray
+    draws: np.ndarray
+    code: np.ndarray
+    done: np.ndarray
+    planned: np.ndarray
+    every: np.ndarray
 
 
 @backend("perm", Perm)
 def permutation(problem: Problem, fit: FitState, target: Target, options: Perm) -> InferenceState:
     """Statistic, p-value with its Monte Carlo error, and limits that hold the statistic when the null is true."""
     L, asked = _linear_question(target, fit, options)
-    setting = _setting(problem, fit, options, len(L))
+    given = setting(problem, fit, options)
     values = asked.null - asked.observed + L @ fit.coef
-    parts, said = _parts(setting, L, values, options.n_perm)
-    observed = np.full(len(L), np.nan)
-    draws = np.full((options.n_perm, len(L)), np.nan)
-    code = np.zeros(options.n_perm, int)
-    done = options.n_perm
+    parts, left_out = _parts(given, L, values, options.n_perm)
+    longest, K = max((part.plan.n for part in parts), default=1), len(L)
+    draws, code = np.full((longest, K), np.nan), np.zeros(longest, int)
+    observed, done, planned, every = np.full(K, np.nan), np.zeros(K, int), np.zeros(K, int), np.zeros(K, bool)
+    se = _standard_errors(given, fit, L)
+    for part in parts:
+        rows = list(part.rows)
+        observed[rows] = (L[rows] @ fit.coef - values[rows]) / se[rows]
+        planned[rows], every[rows] = part.plan.n, part.every
     with progress_bar(options.progress, sum(part.plan.n for part in parts), "permutation") as tick:
         for part in parts:
-            refits = refit(part.problem, part.fit, part.plan, n_jobs=options.n_jobs, tick=tick)
-            done = min(done, len(refits.code) // len(part.rows))
-            for i, k in enumerate(part.rows):
-                one = slice(i, done * len(part.rows), len(part.rows))
-                observed[k] = (L[k] @ fit.coef - values[k]) / np.sqrt(L[k] @ fit.vcov @ L[k])
-                draws[:done, k] = _statistic(setting, L[k], values[k], refits, one)
-                code[:done] = np.maximum(code[:done], refits.code[one])
-    return _state(asked, options, setting, observed, draws[:done], code[:done], said)
+            try:
+                t, codes = part.statistics(options.n_jobs, tick)
+            except KeyboardInterrupt:
+                if not done.any():
+                    raise
+                break
+            draws[: len(t), list(part.rows)] = t
+            code[: len(t)] = np.maximum(code[: len(t)], codes)
+            done[list(part.rows)] = len(t)
+            if len(t) < part.plan.n:
+                break
+    used = max(int(done.max(initial=0)), 1)
+    answer = Answer(observed=observed, draws=draws[:used], code=code[:used], done=done, planned=planned, every=every)
+    return _state(asked, options, given, answer, [*_notes(parts, answer, options.n_perm), *left_out])
 
 
-def _parts(setting: Setting, L: np.ndarray, values: np.ndarray, n: int) -> tuple[list[Part], list[str]]:
-    """The work: linear models share arrangements between rows; others have a problem of their own for each. And each row's way in words."""
-    made, said = [], []
-    shared: dict[bool, list[tuple[int, np.ndarray, np.ndarray]]] = {}
+def _standard_errors(given: Setting, fit: FitState, L: np.ndarray) -> np.ndarray:
+    if given.robust is not None:
+        return standard_errors(given.robust, L)
+    return np.sqrt(np.einsum("ki,ij,kj->k", L, fit.vcov, L))
+
+
+def _parts(given: Setting, L: np.ndarray, values: np.ndarray, asked: int | str) -> tuple[list[Part], list[str]]:
+    """The work, and the rows that are left out in words: linear models share arrangements between rows, others have refits for each."""
+    made: list[Part] = []
+    ways: dict[tuple[bool, str], list[int]] = {}
+    no_null: list[int] = []
     for k in np.flatnonzero(np.isfinite(values)).tolist():
-        if setting.scheme == "parametric":
-            made.append(_from_null(setting, L[k], values[k], n, k))
-            said.append("parametric bootstrap of the null: responses drawn from the model fitted under it, not permuted")
+        if given.scheme == "parametric":
+            made.append(_from_null(given, L[k], values[k], int(asked), k))
             continue
-        base, signs, how = _reduced(setting, L[k], values[k])
-        said.append(how)
-        if base is not None and setting.problem.design.random is None:
-            shared.setdefault(signs, []).append((k, base, np.asarray(setting.problem.design.y) - base))
-        elif base is not None:
-            part = np.asarray(setting.problem.design.y) - base
-            made.append(_part(setting, [(k, base, part)], signs, n, *_turned(setting, L[k])))
-    made += [_part(setting, rows, signs, n, setting.problem, setting.fit) for signs, rows in shared.items()]
-    return made, said
+        way = _way(given, L[k])
+        if way is None:
+            no_null.append(k)
+        else:
+            ways.setdefault(way, []).append(k)
+    too_many: list[tuple[list[int], Exchange]] = []
+    for (signs, said), rows in ways.items():
+        for some in [rows] if given.basis is not None else [[k] for k in rows]:
+            part, possible = _part(given, L, values, some, signs, said, asked)
+            if part is None:
+                too_many.append((some, possible))
+            else:
+                made.append(part)
+    left_out = ["responses permuted: no test of rows that hold the mean"] if no_null else []
+    if too_many and not made:
+        raise Refused(
+            f"there are {too_many[0][1].said()} distinct {'signs' if too_many[0][1].signs else 'arrangements'}, "
+            f"and at most {LARGEST:,} are enumerated.",
+            where="n_perm='all'",
+            do="Use a number, e.g. n_perm=10_000: p_mc_se then shows how far p may be from the exact one.",
+        )
+    for some, possible in too_many:
+        what = f"{possible.said()} distinct {'signs' if possible.signs else 'arrangements'}, more than {LARGEST:,}"
+        left_out.append(f"left out: {len(some)} of {len(L)} rows, with {what}; give n_perm= a number to test them")
+    return made, left_out
 
 
-def _part(setting: Setting, rows: list, signs: bool, n: int, problem: Problem, fit: FitState) -> Part:
-    numbers, bases, parts = zip(*rows)
-    draw = PermuteDraw(np.array(bases), np.array(parts), setting.within, setting.groups, signs)
-    K, size = len(numbers), problem.design.n
-    block = K * max(1, min(256, BLOCK_CELLS // size) // K)
-    made = Plan(scheme=setting.scheme, unit="response", n=n * K, rows=size, seed=setting.seed, draw=draw, block_size=block)
-    return Part(rows=numbers, plan=made, problem=problem, fit=fit)
+def _way(given: Setting, row: np.ndarray) -> tuple[bool, str] | None:
+    """Whether signs are flipped, and what is done in words; None where the scheme has no null for the row."""
+    ones = given.ones
+    moves_mean = ones is None or abs(row @ ones) > 1e-8 * np.abs(row).max() * np.abs(ones).max()
+    inside = " inside blocks" if given.within is not None else " as whole groups" if given.groups is not None else ""
+    how = "studentized" if given.robust is None else f"studentized by {given.robust.errors} errors"
+    if given.scheme == "response":
+        return None if moves_mean else (False, f"responses permuted{inside}, the whole model's null, {how}")
+    if given.scheme == "sign-flip":
+        return True, f"signs of residuals flipped{inside}, {how}"
+    if moves_mean and given.within is None:
+        return True, f"signs flipped{inside} where the null removes the constant (the intercept), {how}"
+    return False, f"Freedman–Lane: residuals under the null permuted{inside}, {how}"
 
 
-def _from_null(setting: Setting, row: np.ndarray, c: float, n: int, k: int) -> Part:
+def _part(
+    given: Setting, L: np.ndarray, values: np.ndarray, rows: list[int], signs: bool, said: str, asked: int | str
+) -> tuple[Part | None, Exchange]:
+    """The work for rows that share arrangements, None where all of these are too many; and the arrangements."""
+    design, basis = given.problem.design, given.basis
+    if basis is not None:
+        effect = np.linalg.solve(basis.R.T, L[rows].T).T
+        moved = _null_residuals(given, L[rows], values[rows], effect)
+    else:
+        base = _base(given, L[rows[0]], values[rows[0]])
+        moved = (np.asarray(design.y) - base)[None]
+    possible = exchange(design.X, moved, given.within, given.groups, signs)
+    planned = possible.plan(asked, scheme=given.scheme, seed=given.seed)
+    if planned is None:
+        return None, possible
+    work, every = planned
+    if basis is not None:
+        spread = None if basis.pulls is None else effect @ basis.pulls.T
+        df = design.n - basis.Q.shape[1]
+        question = Pivots(residual=moved, Q=basis.Q, effect=effect, df=df, spread=spread, clusters=basis.clusters)
+        return Part(rows=tuple(rows), plan=work, every=every, said=said, question=question), possible
+    k = rows[0]
+    problem, fit = _turned(given, L[k])
+    work = evolve(work, unit="response", draw=Rearranged(base, moved[0], work.draw, signs), block_size=min(work.block_size, MOST))
+    return Part(rows=(k,), plan=work, every=every, said=said, refitted=(problem, fit, pivot(L[k]), values[k])), possible
+
+
+def _null_residuals(given: Setting, L: np.ndarray, values: np.ndarray, effect: np.ndarray) -> np.ndarray:
+    """What each null ℓᵀβ = c leaves of the (whitened) response of a linear model (K, n): r + a (ℓᵀβ̂ − c)/‖a‖²."""
+    basis = given.basis
+    assert basis is not None
+    if given.scheme == "response":
+        y, constant = np.asarray(given.problem.design.y), given.problem.design.X @ given.ones
+        return np.tile(y - constant * (constant @ y) / (constant @ constant), (len(L), 1))
+    share = (L @ given.fit.coef - values) / np.einsum("kp,kp->k", effect, effect)
+    return basis.residual + (share[:, None] * effect) @ basis.Q.T
+
+
+def _base(given: Setting, row: np.ndarray, c: float) -> np.ndarray:
+    """What does not change places where models are refitted: fitted values under ℓᵀβ = c, or nothing of a response."""
+    if given.scheme == "response":
+        return np.zeros(given.problem.design.n)
+    smaller = held(given.problem, row, c)
+    return smaller.design.X @ _fitted(smaller, given.fit).coef + np.asarray(smaller.design.offset)
+
+
+def _from_null(given: Setting, row: np.ndarray, c: float, n: int, k: int) -> Part:
     """Responses drawn from the model fitted under ℓᵀβ = c."""
-    problem, fit = _turned(setting, row)
-    reduced = _fitted(held(setting.problem, row, c), setting.fit)
+    problem, fit = _turned(given, row)
+    reduced = _fitted(held(given.problem, row, c), given.fit)
     full = np.insert(reduced.coef, pivot(row), c)
     null = evolve(reduced, coef=full, vcov=np.eye(len(full)), kept=problem.design.kept)
-    return Part(rows=(k,), plan=plan(problem, null, "parametric", n, setting.seed), problem=problem, fit=fit)
+    said = "parametric bootstrap of the null: responses drawn from the model fitted under it, not permuted"
+    drawn = plan(problem, null, "parametric", n, given.seed)
+    return Part(rows=(k,), plan=drawn, every=False, said=said, refitted=(problem, fit, pivot(row), c))
 
 
-def _state(
-    asked: Question, options: Perm, setting: Setting, observed: np.ndarray, draws: np.ndarray, code: np.ndarray, said: list[str]
-) -> InferenceState:
-    p_value, limits = np.full(len(observed), np.nan), np.full((2, len(observed)), np.nan)
-    level, m = options.conf_level, len(draws)
-    for k in np.flatnonzero(np.isfinite(observed)):
-        usable = draws[np.isfinite(draws[:, k]), k][:, None]
-        p_value[k] = permutation_p(observed[k : k + 1], usable, asked.side)[0]
-        limits[:, k] = np.quantile(usable[:, 0], [(1 - level) / 2, (1 + level) / 2])
-    failed = failures(Draws(coef=draws, sigma=np.zeros(m), code=code))
-    planned, scheme, seed = options.n_perm, setting.scheme, setting.seed
-    state = ResamplesState(values=draws, observed=observed, code=code, scheme=scheme, seed=seed, planned=planned, failed=failed)
-    kinds = dict.fromkeys(said)
-    notes = [f"permutation: {how}, {m} times" + (f" ({said.count(how)} of {len(said)} rows)" if len(kinds) > 1 else "") for how in kinds]
-    notes.append(f"p = (b + 1)/(m + 1), null limits hold {level:.15g} of the statistics; seed {setting.seed}")
+def _turned(given: Setting, row: np.ndarray) -> tuple[Problem, FitState]:
+    """Problem and fit with ℓᵀβ among the coefficients, so that refits record its standard error."""
+    fit = given.fit
+    coef = np.array(fit.coef)
+    coef[pivot(row)] = row @ fit.coef
+    return rotated(given.problem, row), evolve(fit, coef=coef)
+
+
+def _fitted(problem: Problem, fit: FitState) -> FitState:
+    """The fit under a constraint, by the model's own estimator."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", BossaWarning)
+        return registry.named(fit.estimator).fit(problem)
+
+
+def _notes(parts: list[Part], answer: Answer, asked: int | str) -> list[str]:
+    """What was done and how often, one sentence for each way."""
+    ways: dict[str, int] = {}
+    for part in parts:
+        m = int(answer.done[part.rows[0]])
+        if part.every:
+            many = f"{m:,} times: all distinct {'signs' if part.plan.unit == 'sign' else 'arrangements'}, exact"
+            many += f" ({asked:,} were asked for)" if asked != "all" and asked != m else ""
+        else:
+            many = f"{m} times"
+        said = f"permutation: {part.said}, {many}"
+        ways[said] = ways.get(said, 0) + len(part.rows)
+    total = sum(ways.values())
+    return [said + (f" ({n} of {total} rows)" if len(ways) > 1 else "") for said, n in ways.items()]
+
+
+def _state(asked: Question, options: Perm, given: Setting, answer: Answer, notes: list[str]) -> InferenceState:
+    K, level = len(answer.observed), options.conf_level
+    p_value, mc_se, limits = np.full(K, np.nan), np.full(K, np.nan), np.full((2, K), np.nan)
+    still: list[int] = []
+    undefined = 0
+    for k in np.flatnonzero(np.isfinite(answer.observed)):
+        draws, every = answer.draws[: answer.done[k], k], bool(answer.every[k])
+        usable = draws[~np.isnan(draws)]
+        undefined = max(undefined, int((np.isnan(draws) & (answer.code[: len(draws)] == 0)).sum()))
+        if not len(usable) or (every and answer.done[k] < answer.planned[k]):
+            continue
+        p_value[k] = permutation_p(answer.observed[k : k + 1], usable[:, None], asked.side, every=every)[0]
+        mc_se[k] = 0.0 if every else monte_carlo_se(p_value[k : k + 1], len(usable))[0]
+        limits[:, k] = np.quantile(usable, [(1 - level) / 2, (1 + level) / 2])
+        if np.ptp(usable) <= STANDS_STILL * max(1.0, abs(float(answer.observed[k]))):
+            still.append(int(k))
+    failed = failures(Draws(coef=answer.draws, sigma=np.zeros(len(answer.code)), code=answer.code))
+    failed |= {"without a statistic, 0/0": undefined} if undefined else {}
+    notes = [*notes, *_further_notes(answer, level, given.seed)]
+    if still:
+        notes.append(f"p = 1 says nothing for {len(still)} of {K} rows: no arrangement changes them, constant as they are where rows move")
+    notes += list(given.robust.notes) if given.robust is not None else []
     notes += ["left out: " + ", ".join(f"{n} {reason}" for reason, n in failed.items())] if failed else []
-    notes += [f"partial: interrupted after {m} of {options.n_perm}"] if m < options.n_perm else []
+    state = ResamplesState(
+        values=answer.draws,
+        observed=answer.observed,
+        code=answer.code,
+        scheme=given.scheme,
+        seed=given.seed,
+        planned=int(answer.planned.max(initial=1)),
+        failed=failed,
+    )
+    errors = "iid" if given.robust is None else given.robust.errors
+    chosen = {"n_perm": options.n_perm, "scheme": given.scheme, "within": options.within, "cluster": options.cluster}
     return InferenceState(
         how="perm",
         level=level,
-        statistic=observed,
-        statistic_name="t" if setting.fit.dispersion_estimated else "z",
+        statistic=answer.observed,
+        statistic_name="t" if given.fit.dispersion_estimated else "z",
         p_value=p_value,
         null=asked.null_shown,
         side=options.alternative,
-        columns={"p_mc_se": monte_carlo_se(p_value, m), "null_lower": limits[0], "null_upper": limits[1]},
+        columns={"p_mc_se": mc_se, "null_lower": limits[0], "null_upper": limits[1]},
         notes=tuple(notes),
-        options={"n_perm": planned, "scheme": scheme, "within": options.within, "cluster": options.cluster, "seed": seed},
+        options=chosen | {"errors": errors, "seed": given.seed},
         extra=state,
     )
+
+
+def _further_notes(answer: Answer, level: float, seed: Any) -> list[str]:
+    """How p comes of the arrangements, and what an interruption left."""
+    every, random = answer.every.any(), (~answer.every & (answer.planned > 0)).any()
+    said = ["exact p = share of all arrangements at least as extreme, without Monte Carlo error"] if every else []
+    said += [f"p = (b + 1)/(m + 1), null limits hold {level:.15g} of the statistics; seed {seed}"] if random else []
+    said += [f"null limits hold {level:.15g} of the statistics"] if not random else []
+    short = np.flatnonzero(answer.done < answer.planned)
+    if len(short):
+        k = short[0]
+        said.append(f"partial: interrupted after {answer.done[k]} of {answer.planned[k]}")
+        if answer.every[k]:
+            said.append("no p of the interrupted rows: arrangements come in order, and the first of them are no sample")
+    return said
 
 
 def _linear_question(target: Target, fit: FitState, options: Perm) -> tuple[np.ndarray, Question]:
@@ -192,155 +398,3 @@ def _linear_question(target: Target, fit: FitState, options: Perm) -> tuple[np.n
     if L is None:
         raise Refused("the question is not linear in the coefficients.", where=WHERE, do="Ask it on the link scale, or use how='boot'.")
     return L, asked
-
-
-def _setting(problem: Problem, fit: FitState, options: Perm, K: int) -> Setting:
-    linear = problem.family.name == "gaussian" and problem.link.name == "identity"
-    plain = linear and problem.design.random is None
-    scheme = options.scheme
-    blocked = options.within is not None or options.cluster is not None
-    if scheme == "auto":
-        scheme = "freedman-lane" if plain or (linear and blocked) else "parametric"
-    _check_scheme(problem, scheme, linear, options)
-    within = None if options.within is None else cluster_codes(problem, options.within, WHERE)
-    groups = None if options.cluster is None else cluster_codes(problem, options.cluster, WHERE)
-    codes: Any = within if within is not None else groups
-    problem, fit, codes = expanded(problem, fit, codes)
-    if problem.design.random is not None and scheme != "parametric":
-        _exchangeable(problem.design.random, codes, whole=groups is not None)
-    if groups is not None and scheme != "sign-flip" and len(set(np.bincount(codes).tolist())) > 1:
-        what = f"the groups of {options.cluster!r} differ in size, so they cannot change places."
-        raise Refused(what, where=WHERE, do="Use scheme='sign-flip'.")
-    ones = _constant(problem)
-    if plain and scheme != "parametric":
-        problem, fit = whitened(problem, fit)
-    return Setting(
-        problem=problem,
-        fit=fit,
-        scheme=scheme,
-        within=codes if within is not None else None,
-        groups=codes if groups is not None else None,
-        ones=ones,
-        seed=entropy(options.seed, WHERE),
-    )
-
-
-def _check_scheme(problem: Problem, scheme: str, linear: bool, options: Perm) -> None:
-    design = problem.design
-    blocked = options.within is not None or options.cluster is not None
-    if options.within is not None and options.cluster is not None:
-        raise OptionError("within= and cluster= exclude each other.", where=WHERE, do="Name what is exchangeable: rows inside, or wholes.")
-    if scheme == "parametric":
-        if problem.family.sample is None:
-            what = f"family {problem.family.name!r} has no distribution to draw from under the null."
-            raise Refused(what, where=WHERE, do="Use how='boot', or how='asymp'.")
-        if blocked:
-            raise OptionError("draws from the null model have no blocks.", where=WHERE, do="Leave within= and cluster= out.")
-        return
-    if scheme == "response":
-        if len([t for t in design.terms if t != "Intercept"]) > 1 or not problem.spec.intercept:
-            raise Refused(
-                "permuting the response tests the whole model at once, not one term of several.",
-                where=WHERE,
-                do="Use scheme='freedman-lane' (linear models) or 'parametric', which keep the other terms.",
-            )
-        if options.null not in (None, 0):
-            raise Refused("permuting the response tests that nothing matters: null= is 0.", where=WHERE, do="Use scheme='freedman-lane'.")
-        if design.random is not None or (not linear and (design.weights is not None or design.offset is not None)):
-            what = "responses are not exchangeable here: rows differ by weight, offset or group."
-            raise Refused(what, where=WHERE, do="Use scheme='parametric'.")
-    elif not linear:
-        raise Refused(
-            f"residuals of a {problem.family.name} model are not exchangeable: their spread moves with the mean.",
-            where=WHERE,
-            do="Use scheme='parametric' (the default): draws from the null model.",
-        )
-    elif design.random is not None and not blocked:
-        raise Refused(
-            "residuals of a mixed model are not exchangeable between groups.",
-            where=WHERE,
-            do="Use scheme='parametric' (the default), or within= (rows inside groups), cluster= (whole groups).",
-        )
-
-
-def _exchangeable(random: REStructure, codes: Any, whole: bool) -> None:
-    """Refuses blocks between which the random effects are not the same, or wholes that they cut or tell apart."""
-    for term in random.terms:
-        if whole:
-            pairs = np.unique(term.group.astype(np.int64) * (int(codes.max()) + 1) + codes)
-            order = np.argsort(codes, kind="stable").reshape(int(codes.max()) + 1, -1) if len(set(np.bincount(codes))) == 1 else None
-            alike = order is not None and np.allclose(term.Z[order], term.Z[order[0]])
-            if len(pairs) > len(term.levels) or not alike:
-                raise Refused(
-                    f"whole groups change places where each has its own levels of {term.factor!r} and the same random-effects columns.",
-                    where=WHERE,
-                    do="Use scheme='parametric'.",
-                )
-        else:
-            pairs = np.unique(codes.astype(np.int64) * len(term.levels) + term.group)
-            if len(pairs) > int(codes.max()) + 1 or term.names != ("Intercept",):
-                raise Refused(
-                    f"rows inside a block differ in their random effects of {term.factor!r}.",
-                    where=WHERE,
-                    do="Permute within its levels, with a random intercept alone; or use scheme='parametric'.",
-                )
-
-
-def whitened(problem: Problem, fit: FitState) -> tuple[Problem, FitState]:
-    """√w X and √w (y − offset): errors are then exchangeable under the model."""
-    design = problem.design
-    y = np.asarray(design.y) if design.offset is None else design.y - design.offset
-    root = np.ones(design.n) if design.weights is None else np.sqrt(design.weights)
-    return evolve(problem, design=evolve(design, X=design.X * root[:, None], y=y * root, weights=None, offset=None)), fit
-
-
-def _reduced(setting: Setting, row: np.ndarray, c: float) -> tuple[np.ndarray | None, bool, str]:
-    """Fitted values under ℓᵀβ = c (None where the scheme has no null for the row), whether signs are flipped, and the way in words."""
-    problem, fit, ones = setting.problem, setting.fit, setting.ones
-    moves_mean = ones is None or abs(row @ ones) > 1e-8 * np.abs(row).max() * np.abs(ones).max()
-    if setting.scheme == "response":
-        if moves_mean or ones is None:
-            return None, False, "responses permuted; no test of rows that hold the mean"
-        y, constant = np.asarray(problem.design.y), problem.design.X @ ones
-        base = constant * (constant @ y) / (constant @ constant) if fit.estimator == "lm" else np.zeros(len(y))
-        return base, False, "responses permuted, the whole model's null"
-    smaller = held(problem, row, c)
-    base = smaller.design.X @ _fitted(smaller, fit).coef + np.asarray(smaller.design.offset)
-    inside = " inside blocks" if setting.within is not None else " as whole groups" if setting.groups is not None else ""
-    if setting.scheme == "sign-flip":
-        return base, True, f"signs of residuals flipped{inside}, studentized"
-    if moves_mean and setting.within is None:
-        return base, True, f"signs flipped{inside} where the null removes the constant (the intercept), studentized"
-    return base, False, f"Freedman–Lane: residuals under the null permuted{inside}, studentized"
-
-
-def _turned(setting: Setting, row: np.ndarray) -> tuple[Problem, FitState]:
-    """Problem and fit with ℓᵀβ among the coefficients, so that refits record its standard error."""
-    fit = setting.fit
-    coef = np.array(fit.coef)
-    coef[pivot(row)] = row @ fit.coef
-    return rotated(setting.problem, row), evolve(fit, coef=coef)
-
-
-def _fitted(problem: Problem, fit: FitState) -> FitState:
-    """The fit under a constraint, by the model's own estimator."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", BossaWarning)
-        return registry.named(fit.estimator).fit(problem)
-
-
-def _constant(problem: Problem) -> np.ndarray | None:
-    """The combination of columns (p,) that is 1 in every row, None where there is none."""
-    X = problem.design.X
-    ones = np.linalg.lstsq(X, np.ones(len(X)), rcond=None)[0]
-    return ones if np.abs(X @ ones - 1).max() < 1e-8 else None
-
-
-def _statistic(setting: Setting, row: np.ndarray, c: float, refits: Draws, one: slice) -> np.ndarray:
-    """(ℓᵀβ − c)/se of some of the refits (B,)."""
-    design, j = setting.problem.design, pivot(row)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        if setting.fit.estimator == "lm" and setting.scheme != "parametric":
-            scale = np.sqrt(row @ inverse_factored(triangular(design.X, design.total_weights)) @ row)
-            return (refits.coef[one] @ row - c) / (refits.sigma[one] * scale)
-        return (refits.coef[one, j] - c) / np.asarray(refits.se)[one, j]

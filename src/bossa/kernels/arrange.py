@@ -7,7 +7,7 @@ arrangement. Those with `labels` (n,) of the places, inside blocks, are as many 
 
 and each stands for equally many orders: to take every word once is to take every order.
 
-Source: Fisher & Yates (1938) for the equal chance of every order, had here by sorting random keys; Knuth (2011) §7.2.1.2 for words by number.
+Source: Fisher & Yates (1938) for the equal chance of every order, which sorting random keys gives too; Knuth (2011) §7.2.1.2 for words.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import numpy as np
 
 from ..types import Floats, Ints
 
-SORTED = 2**14  # up to this many things an order comes from sorting keys of at least 36 random bits
+SORTED = 2**14  # up to this many things an order comes from sorting keys with at least 36 random bits
 
 
 def random_orders(rng: np.random.Generator, m: int, n: int, blocks: Ints | None = None) -> Ints:
@@ -57,27 +57,30 @@ def random_signs(rng: np.random.Generator, m: int, n: int) -> Floats:
 
 def every_sign(number: Ints, n: int) -> Floats:
     """The signs whose bits are `number` (b,), 0 … 2ⁿ−1.   → (b, n)"""
-    return 1.0 - 2.0 * ((number[:, None] >> np.arange(n)) & 1)
-
-
-def _words(labels: Ints, blocks: Ints | None) -> list[tuple[Ints, Ints]]:
-    """Of each block its places, and how often each of its labels stands there."""
-    codes = np.zeros(len(labels), dtype=np.intp) if blocks is None else blocks
-    places = [np.flatnonzero(codes == b) for b in range(int(codes.max()) + 1)]
-    return [(own, np.unique(labels[own], return_counts=True)[1]) for own in places]
+    return np.where((number[:, None] >> np.arange(n)) & 1, -1.0, 1.0)
 
 
 def log_arrangements(labels: Ints, blocks: Ints | None = None) -> float:
-    """Natural logarithm of the number of arrangements.   labels, blocks (n,) codes"""
-    codes = np.zeros(len(labels), dtype=np.intp) if blocks is None else blocks
-    size = np.bincount(codes)
-    alike = np.unique(np.stack((codes, labels)), axis=1, return_counts=True)[1]
-    return math.fsum(map(math.lgamma, size + 1.0)) - math.fsum(map(math.lgamma, alike + 1.0))
+    """Natural logarithm of the number of arrangements.   labels (n,) of the places, those of different blocks different; blocks (n,)"""
+    return _log_orders(np.array([len(labels)]) if blocks is None else np.bincount(blocks)) - _log_orders(np.bincount(labels))
+
+
+def _log_orders(counts: Ints) -> float:
+    """log ∏ count!"""
+    size, times = np.unique(counts, return_counts=True)
+    return math.fsum(k * math.lgamma(n + 1.0) for n, k in zip(size.tolist(), times.tolist()))
 
 
 def arrangements(labels: Ints, blocks: Ints | None = None) -> int:
     """Number of arrangements, exactly; for numbers that can be counted through."""
     return math.prod(_count(counts) for _, counts in _words(labels, blocks))
+
+
+def _words(labels: Ints, blocks: Ints | None) -> list[tuple[Ints, Ints]]:
+    """Of each block its places, and how often each of its labels stands there."""
+    codes = np.zeros(len(labels), dtype=np.intp) if blocks is None else blocks
+    places = np.split(np.argsort(codes, kind="stable"), np.cumsum(np.bincount(codes))[:-1])
+    return [(own, np.unique(labels[own], return_counts=True)[1]) for own in places]
 
 
 def _count(counts: Ints) -> int:

@@ -13,6 +13,9 @@ Source: Freedman & Lane (1983); DiCiccio & Romano (2017) for robust se*; MacKinn
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import numpy as np
 from attrs import frozen
 
@@ -49,7 +52,7 @@ class Pivots:
         """t* with the residuals' signs multiplied by ±1.   sign (m, n) → (m, K)"""
         return self._by_parts(sign, np.multiply)
 
-    def _by_parts(self, arranged: Array, move: np.ufunc) -> Floats:
+    def _by_parts(self, arranged: Array, move: Callable[..., Any]) -> Floats:
         size = max(1, IN_CACHE // len(self.Q))
         parts = [slice(i, i + size) for i in range(0, len(arranged), size)]
         return np.concatenate([np.column_stack([self._t(k, move(e, arranged[s])) for k, e in enumerate(self.residual)]) for s in parts])

@@ -159,11 +159,12 @@ def bca_p(observed: Floats, draws: Floats, acceleration: Floats, null: Floats, s
     return np.maximum(tail_p(shares[0], shares[1], side), 1 / (B + 1))
 
 
-def permutation_p(statistic: Floats, draws: Floats, side: str = "two-sided") -> Floats:
+def permutation_p(statistic: Floats, draws: Floats, side: str = "two-sided", *, every: bool = False) -> Floats:
     """(b + 1)/(m + 1), b the permuted statistics at least as extreme as the observed one; ties up to rounding count.
 
     statistic  (K,)
     draws      (m, K)
+    every      the draws are all there are, the observed one among them: p = b/m, without Monte Carlo error
     """
     slack = 1e-10 * np.maximum(1.0, np.abs(statistic))
     if side == "greater":
@@ -172,7 +173,7 @@ def permutation_p(statistic: Floats, draws: Floats, side: str = "two-sided") -> 
         b = (draws <= statistic + slack).sum(axis=0)
     else:
         b = (np.abs(draws) >= np.abs(statistic) - slack).sum(axis=0)
-    return (b + 1) / (len(draws) + 1)
+    return np.maximum(b, 1) / len(draws) if every else (b + 1) / (len(draws) + 1)
 
 
 def monte_carlo_se(p: Floats, m: int) -> Floats:

@@ -171,7 +171,7 @@ def cr2_rows(X: Floats, R: Floats, weights: Floats | None, codes: Ints) -> Float
     return out
 
 
-def _omega(X: Floats, inverse: Floats, weights: Floats | None, phi: Floats | None) -> Floats:
+def _omega(X: Floats, inverse: Array, weights: Floats | None, phi: Floats | None) -> Floats:
     """QᵀWΦWQ (p, p)"""
     if weights is None or phi is not None:
         return np.eye(X.shape[1])
@@ -183,7 +183,7 @@ def _omega(X: Floats, inverse: Floats, weights: Floats | None, phi: Floats | Non
 
 
 def _adjusted_clusters(
-    X: Floats, inverse: Floats, weights: Floats | None, codes: Ints, phi: Floats | None
+    X: Floats, inverse: Array, weights: Floats | None, codes: Ints, phi: Floats | None
 ) -> Iterator[tuple[Ints, Floats, Floats, Floats]]:
     """Of each cluster its rows, Q, W Φ Q and A W Q."""
     omega = _omega(X, inverse, weights, phi)
