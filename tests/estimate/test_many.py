@@ -277,3 +277,21 @@ def test_nearly_collinear_columns_are_refitted_as_well_as_they_are_fitted(formul
     spread = draws.coef.std(axis=0) / np.sqrt(np.diag(fit.vcov))
     assert (spread > 0.7).all()
     assert (spread < 1.5).all()
+
+
+@pytest.mark.parametrize("scheme", ["parametric", "group"])
+def test_a_fit_without_variance_between_groups_is_refitted_like_any_other(scheme):
+    """θ = 0 exactly, where the information about θ is 0 too: the replicates are those of one fit after another."""
+    rng = np.random.default_rng(4)
+    d = pl.DataFrame({"s": np.repeat(np.arange(8), 4), "x": rng.normal(size=32), "y": rng.normal(size=32)})
+    d = d.with_columns(y=pl.col("y") - pl.col("y").mean().over("s"))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", BossaWarning)
+        m = model("y ~ x + (1 | s)", d).fit()
+        assert m.fit_state.theta[0] == 0
+        chosen = plan(m.problem, m.fit_state, scheme, 40, 1)
+        block = many.refit(m.problem, m.fit_state, chosen)
+        alone = many._one_by_one(m.problem, m.fit_state, chosen.block(0))
+    assert (block.code == 0).all()
+    np.testing.assert_allclose(block.coef, alone.coef, rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(block.loglik, alone.loglik, rtol=1e-8)

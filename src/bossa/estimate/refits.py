@@ -164,9 +164,10 @@ def with_response(prepared: Any, F: Floats, y: Floats, weights: Floats | None) -
 
 
 def _definite(H: Floats) -> Floats:
-    """H (t, t) by its eigenvalues' absolute values, none of them nearly 0."""
+    """H (t, t) by its eigenvalues' absolute values, none of them nearly 0; the identity where all are, as at θ = 0."""
     values, vectors = np.linalg.eigh(H)
-    return (vectors * np.maximum(np.abs(values), 1e-3 * np.abs(values).max())) @ vectors.T
+    size = np.abs(values)
+    return (vectors * np.maximum(size, 1e-3 * size.max() if size.max() > 1e-10 else 1.0)) @ vectors.T
 
 
 def _triangles(prepared: Any, theta: Floats) -> list[Floats]:
