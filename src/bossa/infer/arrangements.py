@@ -105,6 +105,11 @@ class Exchange:
     every: EveryOrder | EverySign
     log_count: float
 
+    @property
+    def moves(self) -> str:
+        """What is counted, in words."""
+        return "sign flips" if self.signs else "arrangements"
+
     def count(self) -> int:
         """Number of arrangements; to be asked where it is small."""
         return 2**self.every.moving if isinstance(self.every, EverySign) else arrangements(self.every.labels, self.every.blocks)

@@ -27,14 +27,13 @@ from attrs import evolve, field, frozen
 
 from ..errors import BossaWarning, OptionError, Refused
 from ..estimate import registry
-from ..estimate.many import each, failures, refit
+from ..estimate.many import each, refit
 from ..kernels.pivots import Pivots
-from ..kernels.resample import monte_carlo_se, permutation_p
 from ..state.design import Problem
 from ..state.fields import choice, option_owner
 from ..state.fit import FitState
 from ..state.inference import InferenceState, ResamplesState
-from ..state.plan import MOST, Draws, Plan
+from ..state.plan import MOST, Plan
 from ..state.target import Target
 from . import Common, backend
 from .arrangements import LARGEST, Exchange, exchange
@@ -44,8 +43,9 @@ from .exchangeable import ERRORS, SCHEMES, WHERE, Setting, setting
 from .plan import plan
 from .progress import progress_bar
 from .shown import Question, linear_rows, question
+from .verdict import Answer, judged
 
-STANDS_STILL = 1e-6  # a statistic that varies by less, relative to its size, is not moved by any arrangement
+ROUNDING = 1e-13  # residuals that small beside the response are none
 
 
 def _number_or_all(instance: Any, attribute: Any, value: Any) -> None:
@@ -83,7 +83,7 @@ class Part:
     """Questions answered by one plan: their numbers among the K, and how their statistics come of it.
 
     every     the plan takes all arrangements there are
-    said      what is done, in words
+    said      what is done, in words;  moves: "arrangements" | "sign flips"
     question  of residuals rearranged;  else problem, fit, j and c: refits, whose coefficient j is tested against c
     """
 
@@ -91,6 +91,7 @@ class Part:
     plan: Plan
     every: bool
     said: str
+    moves: str = "arrangements"
     question: Pivots | None = None
     refitted: tuple[Problem, FitState, int, float] | None = None
 
@@ -135,18 +136,6 @@ class Rearranged:
         return self.base + (self.part * drawn if self.signs else self.part[drawn])
 
 
-@frozen(kw_only=True, eq=False)
-class Answer:
-    """Of the K rows: statistic (K,), draws (B, K) with nan below those of shorter plans, how many each has (K,), whether these are all."""
-
-    observed: np.ndarray
-    draws: np.ndarray
-    code: np.ndarray
-    done: np.ndarray
-    planned: np.ndarray
-    every: np.ndarray
-
-
 @backend("perm", Perm)
 def permutation(problem: Problem, fit: FitState, target: Target, options: Perm) -> InferenceState:
     """Statistic, p-value with its Monte Carlo error, and limits that hold the statistic when the null is true."""
@@ -177,7 +166,31 @@ def permutation(problem: Problem, fit: FitState, target: Target, options: Perm) 
                 break
     used = max(int(done.max(initial=0)), 1)
     answer = Answer(observed=observed, draws=draws[:used], code=code[:used], done=done, planned=planned, every=every)
-    return _state(asked, options, given, answer, [*_notes(parts, answer, options.n_perm), *left_out])
+    verdict = judged(asked, answer, options.conf_level, given.seed)
+    state = ResamplesState(
+        values=answer.draws,
+        observed=observed,
+        code=answer.code,
+        scheme=given.scheme,
+        seed=given.seed,
+        planned=int(planned.max(initial=1)),
+        failed=verdict.failed,
+    )
+    errors = "iid" if given.robust is None else given.robust.errors
+    chosen = {"n_perm": options.n_perm, "scheme": given.scheme, "within": options.within, "cluster": options.cluster}
+    return InferenceState(
+        how="perm",
+        level=options.conf_level,
+        statistic=observed,
+        statistic_name="t" if given.fit.dispersion_estimated else "z",
+        p_value=verdict.p_value,
+        null=asked.null_shown,
+        side=options.alternative,
+        columns={"p_mc_se": verdict.p_mc_se, "null_lower": verdict.limits[0], "null_upper": verdict.limits[1]},
+        notes=(*_notes(parts, answer, options.n_perm), *left_out, *verdict.notes, *(given.robust.notes if given.robust else ())),
+        options=chosen | {"errors": errors, "seed": given.seed},
+        extra=state,
+    )
 
 
 def _standard_errors(given: Setting, fit: FitState, L: np.ndarray) -> np.ndarray:
@@ -211,15 +224,18 @@ def _parts(given: Setting, L: np.ndarray, values: np.ndarray, asked: int | str) 
     left_out = ["responses permuted: no test of rows that hold the mean"] if no_null else []
     if too_many and not made:
         raise Refused(
-            f"there are {too_many[0][1].said()} distinct {'signs' if too_many[0][1].signs else 'arrangements'}, "
-            f"and at most {LARGEST:,} are enumerated.",
+            f"there are {' and '.join(_so_many(*pair) for pair in too_many)}; at most {LARGEST:,} are enumerated.",
             where="n_perm='all'",
             do="Use a number, e.g. n_perm=10_000: p_mc_se then shows how far p may be from the exact one.",
         )
-    for some, possible in too_many:
-        what = f"{possible.said()} distinct {'signs' if possible.signs else 'arrangements'}, more than {LARGEST:,}"
-        left_out.append(f"left out: {len(some)} of {len(L)} rows, with {what}; give n_perm= a number to test them")
+    if too_many:
+        what = " and ".join(_so_many(*pair) for pair in too_many)
+        left_out.append(f"left out: {what}, where at most {LARGEST:,} are enumerated; give n_perm= a number to test these rows")
     return made, left_out
+
+
+def _so_many(rows: list[int], possible: Exchange) -> str:
+    return f"{possible.said()} distinct {possible.moves} for {len(rows)} row{'s' if len(rows) > 1 else ''}"
 
 
 def _way(given: Setting, row: np.ndarray) -> tuple[bool, str] | None:
@@ -257,11 +273,12 @@ def _part(
         spread = None if basis.pulls is None else effect @ basis.pulls.T
         df = design.n - basis.Q.shape[1]
         question = Pivots(residual=moved, Q=basis.Q, effect=effect, df=df, spread=spread, clusters=basis.clusters)
-        return Part(rows=tuple(rows), plan=work, every=every, said=said, question=question), possible
+        return Part(rows=tuple(rows), plan=work, every=every, said=said, moves=possible.moves, question=question), possible
     k = rows[0]
     problem, fit = _turned(given, L[k])
     work = evolve(work, unit="response", draw=Rearranged(base, moved[0], work.draw, signs), block_size=min(work.block_size, MOST))
-    return Part(rows=(k,), plan=work, every=every, said=said, refitted=(problem, fit, pivot(L[k]), values[k])), possible
+    refitted = (problem, fit, pivot(L[k]), values[k])
+    return Part(rows=(k,), plan=work, every=every, said=said, moves=possible.moves, refitted=refitted), possible
 
 
 def _null_residuals(given: Setting, L: np.ndarray, values: np.ndarray, effect: np.ndarray) -> np.ndarray:
@@ -269,10 +286,13 @@ def _null_residuals(given: Setting, L: np.ndarray, values: np.ndarray, effect: n
     basis = given.basis
     assert basis is not None
     if given.scheme == "response":
+        assert given.ones is not None
         y, constant = np.asarray(given.problem.design.y), given.problem.design.X @ given.ones
         return np.tile(y - constant * (constant @ y) / (constant @ constant), (len(L), 1))
     share = (L @ given.fit.coef - values) / np.einsum("kp,kp->k", effect, effect)
-    return basis.residual + (share[:, None] * effect) @ basis.Q.T
+    moved = basis.residual + (share[:, None] * effect) @ basis.Q.T
+    moved[np.abs(moved).max(axis=1) <= ROUNDING * np.abs(np.asarray(given.problem.design.y)).max()] = 0.0
+    return moved
 
 
 def _base(given: Setting, row: np.ndarray, c: float) -> np.ndarray:
@@ -315,7 +335,7 @@ def _notes(parts: list[Part], answer: Answer, asked: int | str) -> list[str]:
     for part in parts:
         m = int(answer.done[part.rows[0]])
         if part.every:
-            many = f"{m:,} times: all distinct {'signs' if part.plan.unit == 'sign' else 'arrangements'}, exact"
+            many = f"all {m:,} distinct {part.moves}, exact" if m == part.plan.n else f"{m:,} of {part.plan.n:,} distinct {part.moves}"
             many += f" ({asked:,} were asked for)" if asked != "all" and asked != m else ""
         else:
             many = f"{m} times"
@@ -323,70 +343,6 @@ def _notes(parts: list[Part], answer: Answer, asked: int | str) -> list[str]:
         ways[said] = ways.get(said, 0) + len(part.rows)
     total = sum(ways.values())
     return [said + (f" ({n} of {total} rows)" if len(ways) > 1 else "") for said, n in ways.items()]
-
-
-def _state(asked: Question, options: Perm, given: Setting, answer: Answer, notes: list[str]) -> InferenceState:
-    K, level = len(answer.observed), options.conf_level
-    p_value, mc_se, limits = np.full(K, np.nan), np.full(K, np.nan), np.full((2, K), np.nan)
-    still: list[int] = []
-    undefined = 0
-    for k in np.flatnonzero(np.isfinite(answer.observed)):
-        draws, every = answer.draws[: answer.done[k], k], bool(answer.every[k])
-        usable = draws[~np.isnan(draws)]
-        undefined = max(undefined, int((np.isnan(draws) & (answer.code[: len(draws)] == 0)).sum()))
-        if not len(usable) or (every and answer.done[k] < answer.planned[k]):
-            continue
-        p_value[k] = permutation_p(answer.observed[k : k + 1], usable[:, None], asked.side, every=every)[0]
-        mc_se[k] = 0.0 if every else monte_carlo_se(p_value[k : k + 1], len(usable))[0]
-        limits[:, k] = np.quantile(usable, [(1 - level) / 2, (1 + level) / 2])
-        if np.ptp(usable) <= STANDS_STILL * max(1.0, abs(float(answer.observed[k]))):
-            still.append(int(k))
-    failed = failures(Draws(coef=answer.draws, sigma=np.zeros(len(answer.code)), code=answer.code))
-    failed |= {"without a statistic, 0/0": undefined} if undefined else {}
-    notes = [*notes, *_further_notes(answer, level, given.seed)]
-    if still:
-        notes.append(f"p = 1 says nothing for {len(still)} of {K} rows: no arrangement changes them, constant as they are where rows move")
-    notes += list(given.robust.notes) if given.robust is not None else []
-    notes += ["left out: " + ", ".join(f"{n} {reason}" for reason, n in failed.items())] if failed else []
-    state = ResamplesState(
-        values=answer.draws,
-        observed=answer.observed,
-        code=answer.code,
-        scheme=given.scheme,
-        seed=given.seed,
-        planned=int(answer.planned.max(initial=1)),
-        failed=failed,
-    )
-    errors = "iid" if given.robust is None else given.robust.errors
-    chosen = {"n_perm": options.n_perm, "scheme": given.scheme, "within": options.within, "cluster": options.cluster}
-    return InferenceState(
-        how="perm",
-        level=level,
-        statistic=answer.observed,
-        statistic_name="t" if given.fit.dispersion_estimated else "z",
-        p_value=p_value,
-        null=asked.null_shown,
-        side=options.alternative,
-        columns={"p_mc_se": mc_se, "null_lower": limits[0], "null_upper": limits[1]},
-        notes=tuple(notes),
-        options=chosen | {"errors": errors, "seed": given.seed},
-        extra=state,
-    )
-
-
-def _further_notes(answer: Answer, level: float, seed: Any) -> list[str]:
-    """How p comes of the arrangements, and what an interruption left."""
-    every, random = answer.every.any(), (~answer.every & (answer.planned > 0)).any()
-    said = ["exact p = share of all arrangements at least as extreme, without Monte Carlo error"] if every else []
-    said += [f"p = (b + 1)/(m + 1), null limits hold {level:.15g} of the statistics; seed {seed}"] if random else []
-    said += [f"null limits hold {level:.15g} of the statistics"] if not random else []
-    short = np.flatnonzero(answer.done < answer.planned)
-    if len(short):
-        k = short[0]
-        said.append(f"partial: interrupted after {answer.done[k]} of {answer.planned[k]}")
-        if answer.every[k]:
-            said.append("no p of the interrupted rows: arrangements come in order, and the first of them are no sample")
-    return said
 
 
 def _linear_question(target: Target, fit: FitState, options: Perm) -> tuple[np.ndarray, Question]:
