@@ -301,7 +301,7 @@ def test_what_cannot_be_answered_is_refused():
         m.infer(how="boot", scheme="wild", ci_type="bca")
     mixed = model("y ~ x + (1 | s)", rows()).fit()
     with pytest.raises(Refused, match="varying='exclude'"):
-        mixed.predict().infer(how="boot", n_boot=10)
+        mixed.predict().infer(how="boot", scheme="group", n_boot=10)
     assert mixed.predict(rows().head(2), varying="exclude").infer(how="boot", n_boot=10, seed=1).predictions["se"].min() > 0
 
 

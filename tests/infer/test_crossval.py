@@ -206,7 +206,8 @@ def groups():
     trials = rng.integers(3, 9, size=160)
     won = rng.binomial(trials, 1 / (1 + np.exp(-eta)))
     columns = {"yes": rng.binomial(1, 1 / (1 + np.exp(-eta))), "count": rng.poisson(np.exp(eta)), "size": rng.gamma(3, np.exp(eta) / 3)}
-    return pl.DataFrame({"s": s, "x": x, "f": np.arange(160) % 5, "trials": trials, "share": won / trials, "num": eta + rng.normal(size=160), **columns})
+    columns |= {"trials": trials, "share": won / trials, "num": eta + rng.normal(size=160)}
+    return pl.DataFrame({"s": s, "x": x, "f": np.arange(160) % 5, **columns})
 
 
 def _xlogy(y, ratio):

@@ -13,6 +13,7 @@ from __future__ import annotations
 import pickle
 import warnings
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import CancelledError
 from typing import Any
 from uuid import uuid4
 
@@ -27,7 +28,8 @@ from ..state.fit import FitState
 from ..state.plan import Draws, Plan, Replicates
 from . import registry
 
-COLUMNS = ("coef", "sigma", "code", "se", "theta", "loglik", "df")  # of Draws
+CHANCES = 5  # times that a cluster may lose what the blocks share
+COLUMNS = ("coef", "sigma", "code", "se", "theta", "loglik", "df", "b")  # of Draws
 Then = Callable[[Problem, FitState, Replicates, Draws], Draws]
 REASONS = {
     0: "usable",
@@ -69,10 +71,20 @@ def refit(
 def _blocks(problem: Problem, fit: FitState, plan: Plan, n_jobs: int | None, then: Then | None) -> Iterator[Draws]:
     from joblib import Parallel, delayed  # the only place that knows joblib
 
-    shared = Shared((evolve(problem, data=None, encoder=None), fit, plan, then))
+    common = (evolve(problem, data=None, encoder=None), fit, plan, then)
     name = chosen()  # here: joblib may ask for the later tasks in a thread of its own
-    tasks = (delayed(_on_engine)(name, _block, shared, i) for i in range(plan.blocks))
-    yield from Parallel(n_jobs=n_jobs, return_as="generator")(tasks)
+    done = lost = 0
+    while done < plan.blocks:
+        shared = Shared(common)
+        tasks = (delayed(_on_engine)(name, _block, shared, i) for i in range(done, plan.blocks))
+        try:
+            for block in Parallel(n_jobs=n_jobs, return_as="generator")(tasks):
+                yield block
+                done += 1
+        except CancelledError:  # the only worker that had what the blocks share is gone: from the next block on, with a parcel of its own
+            lost += 1
+            if lost == CHANCES:
+                raise
 
 
 class Shared:

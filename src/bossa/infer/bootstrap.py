@@ -30,7 +30,7 @@ from ..state.fit import FitState
 from ..state.inference import InferenceState, ResamplesState, SpreadState
 from ..state.plan import Draws
 from ..state.target import Target
-from . import Common, backend
+from . import Common, backend, grouped
 from .clusters import cluster_codes
 from .plan import SCHEMES, expanded, plan
 from .progress import progress_bar
@@ -68,21 +68,23 @@ class Boot(Common):
 @backend("boot", Boot)
 def bootstrap(problem: Problem, fit: FitState, target: Target, options: Boot) -> InferenceState:
     """Interval, standard error and p-value of each row of the target from refits to resampled data."""
-    _answerable(target)
     groups = None if options.cluster is None else cluster_codes(problem, options.cluster)
     name = options.scheme
     if name == "auto":
         name = "parametric" if problem.design.random is not None else "case" if groups is None else "group"
     ci_type = _ci_type(options, name, problem, target)
+    effects = grouped.effects_of(problem, target, name)
     if SCHEMES[name].unit == "response" or problem.design.random is not None:
         problem, fit, groups = expanded(problem, fit, groups)
     if name == "jackknife":
         return jackknife(problem, fit, target, options, groups)
     chosen = plan(problem, fit, name, 1000 if options.n_boot is None else options.n_boot, options.seed, groups)
     with progress_bar(options.progress, chosen.n, "bootstrap") as tick:
-        draws = refit(problem, fit, chosen, n_jobs=options.n_jobs, tick=tick)
+        draws = refit(problem, fit, chosen, n_jobs=options.n_jobs, tick=tick, then=effects)
     asked = question(target, fit.coef, options)
     values = asked.of(usable_coef(draws, "bootstrap replicates"))
+    if effects is not None:
+        values = 2 * asked.observed - values - grouped.errors(problem, fit, chosen, effects, draws)[draws.code == 0]
     interval, p_value = _interval(ci_type, values, asked, (problem, fit, chosen, draws, groups), options.conf_level)
     undefined = ~np.isfinite(values) & np.isfinite(asked.observed)
     interval[:, undefined.any(axis=0)], p_value[undefined.any(axis=0)] = np.nan, np.nan
@@ -96,6 +98,7 @@ def bootstrap(problem: Problem, fit: FitState, target: Target, options: Boot) ->
         failed=failures(draws),
         spread=spread_limits(problem, fit, draws, options.conf_level, name) if target.kind == "params" else None,
     )
+    said = (*(() if effects is None else (grouped.SAID,)), *_studentized(ci_type, problem, groups))
     return InferenceState(
         how="boot",
         level=options.conf_level,
@@ -104,19 +107,10 @@ def bootstrap(problem: Problem, fit: FitState, target: Target, options: Boot) ->
         interval=asked.carried(interval),
         null=asked.null_shown,
         side=options.alternative,
-        notes=(*_notes(state, chosen.said, ci_type, options.conf_level), *_studentized(ci_type, problem, groups), *_undefined(undefined)),
+        notes=(*_notes(state, chosen.said, ci_type, options.conf_level), *said, *_undefined(undefined)),
         options={"n_boot": chosen.n, "scheme": name, "ci_type": ci_type, "cluster": options.cluster, "seed": chosen.seed},
         extra=state,
     )
-
-
-def _answerable(target: Target) -> None:
-    if "random" in target.details:
-        raise Refused(
-            "these predictions hold the random effects of their groups, which every replicate would draw anew.",
-            where="infer(how='boot')",
-            do="Use .predict(…, varying='exclude'), or how='asymp', whose errors include them.",
-        )
 
 
 def usable_coef(draws: Draws, what: str) -> np.ndarray:

@@ -13,7 +13,7 @@ Source: Davison & Hinkley (1997) §3, 6.2; Cameron, Gelbach & Miller (2008) for 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -176,16 +176,18 @@ class ParametricDraw:
     terms: tuple[tuple[np.ndarray, np.ndarray, np.ndarray], ...] = ()
 
     def __call__(self, rng: np.random.Generator, start: int, b: int) -> np.ndarray:
-        return np.stack([self.family.sample(rng, self.mean(rng), self.dispersion, self.weights) for _ in range(b)])
+        return np.stack([y for y, _ in self.each(rng, b)])
 
-    def mean(self, rng: np.random.Generator) -> np.ndarray:
-        if not self.terms:
-            return self.mu
-        eta = self.eta
-        for group, Z, T in self.terms:
-            drawn = rng.standard_normal((int(group.max()) + 1, len(T))) @ T.T
-            eta = eta + np.einsum("nk,nk->n", Z, drawn[group])
-        return np.asarray(self.link.inverse(eta))
+    def each(self, rng: np.random.Generator, b: int) -> Iterator[tuple[np.ndarray, list[np.ndarray]]]:
+        """b responses (n,), each with the random effects that were drawn for it, (G, k) of each term."""
+        for _ in range(b):
+            effects, eta, mu = [], self.eta, self.mu
+            for group, Z, T in self.terms:
+                effects.append(rng.standard_normal((int(group.max()) + 1, len(T))) @ T.T)
+                eta = eta + np.einsum("nk,nk->n", Z, effects[-1][group])
+            if self.terms:
+                mu = np.asarray(self.link.inverse(eta))
+            yield self.family.sample(rng, mu, self.dispersion, self.weights), effects
 
 
 # ---------------------------------------------------------------- makers

@@ -62,7 +62,7 @@ def mixed_se(problem: Problem, fit: FitState, target: Target, J: Floats, new_res
         raise NotYet(
             "standard errors of predictions with the random effects of a generalized mixed model are not built.",
             where="infer()",
-            do="Use predict(varying='exclude').",
+            do="Use how='boot', or predict(varying='exclude').",
         )
     if rows is None:
         rows = conditional.unknown_groups(problem, target.labels)

@@ -84,6 +84,7 @@ class Draws:
     """Refits of B replicates; row i is replicate i. code 0: usable; else why not (estimate.many.REASONS).
 
     se, df (B, p)  standard errors and degrees of freedom of the coefficients, where asked for
+    b (B, m)       the random effects that were asked for
     """
 
     coef: np.ndarray = array("B", "p")
@@ -93,6 +94,7 @@ class Draws:
     theta: np.ndarray | None = array("B", "t", optional=True)
     loglik: np.ndarray | None = array("B", optional=True)
     df: np.ndarray | None = array("B", "p", optional=True)
+    b: np.ndarray | None = array("B", "m", optional=True)
     planned: int = 0
 
     __attrs_post_init__ = check_axes
