@@ -8,6 +8,7 @@ Source: gram.py for every formula.
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -25,6 +26,24 @@ from .gram import CONDITION, FINE, NOT_CONVERGED, OUT_OF_RANGE, RANK
 from .link import LINKS, Link
 
 CELLS = 16_777_216  # numbers in one block of outer products (128 MB): a device wants longer products than a cache does
+
+
+HELD: dict[int, tuple[weakref.ref, Any]] = {}
+
+
+def _held(X: Floats) -> Any:
+    """X on the device: a read-only array is taken there once, and held until it is gone; the blocks of a plan share theirs."""
+    if X.flags.writeable:
+        return jnp.asarray(X)
+    known = HELD.get(id(X))
+    if known is None or known[0]() is not X:
+        known = HELD[id(X)] = weakref.ref(X, partial(_dropped, id(X))), jnp.asarray(X)
+    return known[1]
+
+
+def _dropped(key: int, gone: weakref.ref) -> None:
+    if key in HELD and HELD[key][0] is gone:
+        del HELD[key]
 
 
 def _out(results: tuple[Any, ...]) -> tuple[Any, ...]:
@@ -80,7 +99,7 @@ def _ols(X: Any, W: Any, y: Any, weights: Any) -> tuple[Any, ...]:
 def ols_many(X: Floats, W: Floats, y: Floats, weights: Floats | None = None) -> tuple[Floats, Floats, Floats, Ints]:
     """gram.ols_many."""
     with jax.enable_x64(True):
-        return _out(_ols(X, W, y, weights))
+        return _out(_ols(_held(X), W, y, weights))
 
 
 @jax.jit
@@ -94,7 +113,7 @@ def _responses(X: Any, R: Any, weights: Any, Y: Any) -> tuple[Any, Any]:
 def ols_responses(X: Floats, R: Floats, weights: Floats | None, Y: Floats) -> tuple[Floats, Floats]:
     """gram.ols_responses."""
     with jax.enable_x64(True):
-        return _out(_responses(X, R, 1.0 if weights is None else weights, Y))
+        return _out(_responses(_held(X), R, 1.0 if weights is None else weights, Y))
 
 
 def _logit(eta: Any) -> tuple[Any, Any]:
@@ -181,9 +200,9 @@ def glm_many(
     family, link = rule
     if not traceable(family, link):
         return gram.glm_many.definition(X, W, Y, offset, rule, start, weights, steps)
-    rows = X, W, Y, 0.0 if offset is None else offset, start, weights
+    rows = W, Y, 0.0 if offset is None else offset, start, weights
     with jax.enable_x64(True):
-        found = _scoring(*rows, names=(family.name, link.name), natural=family.natural == link.name, steps=steps)
+        found = _scoring(_held(X), *rows, names=(family.name, link.name), natural=family.natural == link.name, steps=steps)
         return _out(found)
 
 
