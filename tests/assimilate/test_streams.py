@@ -14,7 +14,7 @@ from scipy import stats
 
 from bossa import load_dataset, model
 from bossa.assimilate import batches, causal_kalman, discount, estimates, nig, resume, student_t
-from bossa.assimilate.engine import Scale, evidence_of
+from bossa.assimilate.engine import Scale, evidences
 from bossa.errors import BossaError, DataError, DataWarning, FitFailed, NotYet, OptionError, Refused, UnknownOption
 from bossa.kernels.kalman import filter_scalars
 from bossa.state.distributions import normal
@@ -283,7 +283,7 @@ def test_the_evidence_alone_is_that_of_the_whole_path():
     data = pl.DataFrame({"g": np.repeat(["a", "b", "c"], 9), "week": np.repeat([0, 1, 2], 9), "y": rng.normal(size=27)})
     for r in (batches("y ~ 0 + g", data, by="week", drift=0.1, sigma=1.0), batches("y ~ x + g", weeks(), by="week", drift="ml")):
         s, scale = r.solution, Scale(known=1.0) if r.state.options.sigma == 1.0 else Scale()
-        assert evidence_of(s.sites, s.start, s.motion, scale, s.dt) == pytest.approx(r.log_evidence, abs=1e-9)
+        assert evidences(s.sites, s.start, [s.motion], scale, s.dt)[0] == pytest.approx(r.log_evidence, abs=1e-9)
 
 
 # ---------------------------------------------------------------- pauses and repeats

@@ -99,21 +99,23 @@ def nodes(count: int) -> tuple[Floats, Floats]:
     return np.exp(PRIOR_MEAN + PRIOR_SD * x), w / w.sum()
 
 
-def most_likely(evidence: Callable[[float], float]) -> tuple[float, float, float, float]:
+def most_likely(evidence: Callable[[Floats], Floats]) -> tuple[float, float, float, float]:
     """q that maximises the evidence, that maximum, the likelihood ratio against q = 0, and its p-value.
+
+    evidence  of many q at once, (Q,) → (Q,)
 
     A coarse grid first: the evidence may have two maxima.
     """
     from scipy.optimize import minimize_scalar
 
     def loss(log_q: float) -> float:
-        return -evidence(math.exp(log_q))
+        return -float(evidence(np.array([math.exp(log_q)]))[0])
 
     grid = np.linspace(math.log(SMALLEST), math.log(LARGEST), 25)
-    at = int(np.argmin([loss(x) for x in grid]))
+    at = int(np.argmax(evidence(np.exp(grid))))
     low, high = grid[max(at - 1, 0)], grid[min(at + 1, len(grid) - 1)]
     found = minimize_scalar(loss, bounds=(low, high), method="bounded", options={"xatol": 1e-10})
-    still, best, q = evidence(0.0), -float(found.fun), math.exp(float(found.x))
+    still, best, q = float(evidence(np.zeros(1))[0]), -float(found.fun), math.exp(float(found.x))
     if best <= still:
         return 0.0, still, 0.0, 1.0
     ratio = 2 * (best - still)
@@ -121,22 +123,28 @@ def most_likely(evidence: Callable[[float], float]) -> tuple[float, float, float
 
 
 def posterior_weights(prior: Floats, evidence: Floats) -> Floats:
-    """Weights (Q, T) of the nodes after each batch.   prior (Q,), evidence (Q, T) cumulative, nan while undefined (the prior holds)"""
-    logs = np.log(prior)[:, None] + np.where(np.isnan(evidence), 0.0, evidence)
-    w = np.exp(logs - logs.max(axis=0, initial=-math.inf, keepdims=True)) if evidence.size else logs
-    return w / w.sum(axis=0)
+    """Weights (T, Q) of the nodes after each batch.   prior (Q,), evidence (T, Q) cumulative, nan while undefined (the prior holds)"""
+    logs = np.log(prior) + np.where(np.isnan(evidence), 0.0, evidence)
+    w = np.exp(logs - logs.max(axis=1, initial=-math.inf, keepdims=True)) if evidence.size else logs
+    return w / w.sum(axis=1, keepdims=True)
 
 
 def mixed_evidence(prior: Floats, evidence: Floats) -> Floats:
-    """log Σ prior · exp(evidence) (T,), nan while undefined."""
-    logs = np.log(prior)[:, None] + evidence
-    top = logs.max(axis=0, initial=-math.inf)
+    """log Σ prior · exp(evidence) (T,), nan while undefined.   evidence (T, Q)"""
+    logs = np.log(prior) + evidence
+    top = logs.max(axis=1, initial=-math.inf)
     with np.errstate(invalid="ignore"):
-        return top + np.log(np.exp(logs - top).sum(axis=0))
+        return top + np.log(np.exp(logs - top[:, None]).sum(axis=1))
 
 
-def mixed_moments(weights: Floats, means: Floats, covariances: Floats) -> tuple[Floats, Floats]:
-    """Mean (T, k) and covariance (T, k, k) of the mixture.   weights (Q, T), means (Q, T, k), covariances (Q, T, k, k)"""
-    mean = np.einsum("qt,qtk->tk", weights, means)
-    apart = means - mean
-    return mean, np.einsum("qt,qtij->tij", weights, covariances) + np.einsum("qt,qti,qtj->tij", weights, apart, apart)
+def mixed_moments(weights: Floats, means: Floats, covariances: Floats, by: Floats | None = None) -> tuple[Floats, Floats]:
+    """Mean (T, k) and covariance (T, k, k) of the mixture.
+
+    weights (T, Q), means (T, Q, k), covariances (T, Q, k, k), to be multiplied by `by` (T, Q)
+    """
+    T, Q, k = means.shape
+    w = weights[:, None, :]
+    mean = (w @ means)[:, 0]
+    apart = means - mean[:, None]
+    within = ((w if by is None else w * by[:, None, :]) @ covariances.reshape(T, Q, k * k)).reshape(T, k, k)
+    return mean, within + (apart * weights[:, :, None]).transpose(0, 2, 1) @ apart

@@ -1,7 +1,9 @@
 """From sites to a path: filter, smoother and log-evidence of a vector that stands still, walks or is forgotten.
 
-Everything is in square-root information form at σ = 1 (kernels/kalman.py), so a prior may know nothing (U = 0), batches may be of
-deficient rank, and Q singular: all exactly. With Λ_t the precision after batch t, the evidence telescopes,
+The definition is in square-root information form at σ = 1 (`defined`; kernels/kalman.py), so a prior may know nothing (U = 0), batches
+may be of deficient rank, and Q singular: all exactly. From where the state is determined and well conditioned (every variance inflation
+below `INFLATION`: thirteen digits) all batches that follow, and all process variances asked for, are filtered at once in covariances
+and precisions (`followed`). With Λ_t the precision after batch t, the evidence telescopes,
 
     log p(y_1 … y_t) = Σ logc − ½ Σ (rss + ρ²) − ½ [log|Λ_t| − log|Λ_0| + Σ log|I + Q_s Λ_{s−1}|] + m/2 log 2π
 
@@ -16,16 +18,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 from attrs import evolve, frozen
 
-from ..kernels.kalman import LOG_2PI, Known, Step, known, look, smooth_back, walk
-from ..types import Floats
+from ..kernels.kalman import LOG_2PI, Known, Step, known, known_many, look, smooth_back, still, walk, walks, walks_back
+from ..types import Floats, Ints
 from .sites import Site
 
 KISH_SIZE = 20  # coefficients up to which the weights of batches are followed
+INFLATION = 50.0  # largest V_jj Λ_jj at which precisions are formed and inverted
+BLOCK = 2**21  # numbers in one block of work (16 MB)
 
 
 @frozen(kw_only=True, eq=False)
@@ -69,6 +74,10 @@ class Motion:
         assert self.root is not None
         return evolve(self, root=self.root * math.sqrt(factor))
 
+    def share(self, dt: float) -> float:
+        """What is kept of the precision over dt."""
+        return 1.0 if self.discount is None else self.discount**dt
+
     @property
     def still(self) -> bool:
         return (self.root is None or not self.root.any()) and (self.discount is None or self.discount == 1.0)
@@ -85,7 +94,7 @@ class Path:
     s2, s2_f               (T,)  σ², or its estimate, after and before each batch;  df, df_f of the t distribution (inf: normal)
     evidence               (T,)  cumulative log-evidence, nan before it is defined
     smoothed, smoothed_V   (T, k), (T, k, k)  None: not asked, or undetermined;  lag_V (T − 1, k, k) covariance of t + 1 and t
-    kish                   (T, k)  effective number of batches;  prior_weight (T, k)
+    weighing               what `kish` and `prior_weight` (T, k), the effective number of batches, are found from when they are asked for
     last                   Known after the last batch;  a, b of σ² after it
     """
 
@@ -109,8 +118,20 @@ class Path:
     smoothed: Floats | None = None
     smoothed_V: Floats | None = None
     lag_V: Floats | None = None
-    kish: Floats | None = None
-    prior_weight: Floats | None = None
+    weighing: Weighing | None = None
+
+    @cached_property
+    def weights(self) -> tuple[Floats, Floats] | None:
+        """kish, prior_weight (T, k); None where they are not followed."""
+        return None if self.weighing is None else self.weighing.found(self.V)
+
+    @property
+    def kish(self) -> Floats | None:
+        return None if self.weights is None else self.weights[0]
+
+    @property
+    def prior_weight(self) -> Floats | None:
+        return None if self.weights is None else self.weights[1]
 
 
 Source = Site | Callable[[Floats, Floats], Site]
@@ -129,7 +150,7 @@ def run(
     scale: Scale,
     dt: Floats,
     smooth: bool = True,
-    alone: Sequence[Known] | None = None,
+    alone: Alone | None = None,
 ) -> tuple[Path, list[Site]]:
     """Filter the sites in the order given, then smooth.
 
@@ -138,82 +159,330 @@ def run(
     alone    what each site says on its own, where that is already known
     returns  the path and the sites used
     """
-    T, k = len(sources), start.k
-    out = {name: np.full((T, k), np.nan) for name in ("mean", "mean_f", "own")}
-    big = {name: np.full((T, k, k), np.nan) for name in ("V", "V_f", "own_V")}
-    per = {name: np.full(T, np.nan) for name in ("nis", "nis_df", "s2", "s2_f", "df", "df_f", "evidence")}
-    seen, steps, sites = np.zeros(T, dtype=bool), [], []
-    weights = Weights(start) if k <= KISH_SIZE else None
-    state = known(start.U, start.d)
-    tally = Tally(start, scale)
-    for t, source in enumerate(sources):
-        forecast, step = moved(state, motion, float(dt[t]), tally)
-        steps.append(step)
-        site = source if isinstance(source, Site) else source(forecast.U, forecast.d)
-        sites.append(site)
-        per["s2_f"][t], per["df_f"][t] = tally.variance()
-        if weights is not None:
-            weights.fade(backward(state.U.T @ state.U, motion, float(dt[t])))
-        U, d, rho2 = look(forecast.U, forecast.d, site.J, site.z) if len(site.z) else (forecast.U, forecast.d, 0.0)
-        state = known(U, d) if len(site.z) else forecast
-        own = site.estimate if alone is None else alone[t]
-        seen[t] = site.n > 0
-        out["mean"][t], big["V"][t], out["mean_f"][t], big["V_f"][t] = state.mean, state.V, forecast.mean, forecast.V
-        out["own"][t], big["own_V"][t] = own.mean, own.V
-        per["nis"][t], per["nis_df"][t] = rho2 + state.rest, own.rank + forecast.rank - state.rank
-        tally.add(site, rho2 + state.rest)
-        per["evidence"][t] = tally.evidence(state)
-        per["s2"][t], per["df"][t] = tally.variance()
-        if weights is not None:
-            weights.add(site.J.T @ site.J, state)
-    smoothed = smoothed_path(out["mean"], big["V"], steps, motion) if smooth and T and state.rank == k else (None, None, None)
+    track, sites = tracked(sources, start, [motion], dt)
+    own = estimated(sites, start.k) if alone is None else alone
+    sums = summed(track, sites, start, scale)
+    found = track.smoothed([0]) if smooth else None
     path = Path(
-        **out,
-        **big,
-        **per,
-        seen=seen,
-        last=state,
-        a=tally.a,
-        b=tally.b,
-        smoothed=smoothed[0],
-        smoothed_V=smoothed[1],
-        lag_V=smoothed[2],
-        kish=None if weights is None else np.array(weights.kish).reshape(T, k),
-        prior_weight=None if weights is None else np.array(weights.prior).reshape(T, k),
+        mean=track.mean[:, 0],
+        V=track.V[:, 0],
+        mean_f=track.mean_f[:, 0],
+        V_f=track.forecasts(slice(None))[:, 0],
+        own=own.mean,
+        own_V=own.V,
+        seen=np.array([s.n > 0 for s in sites], dtype=bool),
+        nis=track.nis[:, 0],
+        nis_df=(own.rank + track.rank_f - track.rank).astype(float),
+        **{name: getattr(sums, name)[:, 0] for name in ("s2", "s2_f", "evidence")},
+        df=sums.df,
+        df_f=sums.df_f,
+        last=track.last[0],
+        a=float(sums.a[-1]) if len(sites) else scale.a,
+        b=float(sums.b[-1, 0]) if len(sites) else scale.b,
+        smoothed=None if found is None else found[0][:, 0],
+        smoothed_V=None if found is None else found[1][:, 0],
+        lag_V=None if found is None else found[2][:, 0],
+        weighing=Weighing(sites=sites, start=start, motions=[motion], dt=dt) if start.k <= KISH_SIZE else None,
     )
     return path, sites
 
 
-def evidence_of(sites: Sequence[Site], start: Start, motion: Motion, scale: Scale, dt: Floats) -> float:
-    """The log-evidence of all sites alone, for a search over random walks; nan while a coefficient is undetermined."""
-    tally, U, d = Tally(start, scale), start.U, start.d
-    for site, gap in zip(sites, dt):
-        if motion.root is not None and gap and not motion.still:
-            U, d, step = walk(U, d, motion.root * math.sqrt(gap))
-            tally.steps += step.logdet
-        rho2 = 0.0
+def evidences(sites: Sequence[Site], start: Start, motions: Sequence[Motion], scale: Scale, dt: Floats) -> Floats:
+    """The log-evidence (N,) of all sites under each motion, all of one kind; nan while a coefficient is undetermined."""
+    size = max(1, 2 * BLOCK // (len(sites) * start.k**2))
+    found = []
+    for n in range(0, len(motions), size):
+        track = tracked(sites, start, motions[n : n + size], dt)[0]
+        found.append(summed(track, sites, start, scale).evidence[-1])
+    return np.concatenate(found)
+
+
+# ---------------------------------------------------------------- the batches on their own
+@frozen(eq=False)
+class Alone:
+    """mean (T, k), V (T, k, k) at σ = 1, nan where undetermined, and rank (T,) of each batch."""
+
+    mean: Floats
+    V: Floats
+    rank: Ints
+
+
+def estimated(sites: Sequence[Site], k: int) -> Alone:
+    """What each site says by itself."""
+    out = Alone(np.full((len(sites), k), np.nan), np.full((len(sites), k, k), np.nan), np.zeros(len(sites), dtype=int))
+    square = np.array([len(s.z) == k for s in sites], dtype=bool)
+    if square.any():
+        some = [s for s, yes in zip(sites, square) if yes]
+        out.mean[square], out.V[square], out.rank[square] = known_many(np.array([s.J for s in some]), np.array([s.z for s in some]))
+    for t in np.flatnonzero(~square).tolist():
+        own = sites[t].estimate
+        out.mean[t], out.V[t], out.rank[t] = own.mean, own.V, own.rank
+    return out
+
+
+# ---------------------------------------------------------------- filters
+@frozen(kw_only=True, eq=False)
+class Track:
+    """T batches filtered under each of N motions, at σ = 1; the first `head` of them by definition.
+
+    mean, V, mean_f   (T, N, k), (T, N, k, k)  after each batch, and the mean before it
+    F                 (T − head, N, k, k)  precision of the forecasts after the head
+    before            (N, k, k)  covariance before the first batch after the head
+    nis, logdet, lost (T, N)  ρ²; log|Λ_t|, -inf short of rank; what the steps so far took from it
+    rank_f, rank      (T,)
+    begun             the head under each motion;  last  after the last batch, under each
+    """
+
+    motions: Sequence[Motion]
+    dt: Floats
+    head: int
+    mean: Floats
+    V: Floats
+    mean_f: Floats
+    F: Floats
+    before: Floats
+    nis: Floats
+    logdet: Floats
+    lost: Floats
+    rank_f: Ints
+    rank: Ints
+    begun: Sequence[Defined]
+    last: Sequence[Known]
+
+    def forecasts(self, at: slice) -> Floats:
+        """Covariances (…, N, k, k) of the forecasts of some batches."""
+        begin, end, _ = at.indices(len(self.dt))
+        head = [np.array([one.forecasts[t].V for one in self.begun]) for t in range(begin, min(end, self.head))]
+        begin = max(begin, self.head)
+        if begin >= end:
+            return np.array(head).reshape(-1, *self.V.shape[1:])
+        V = self.V[begin - 1 : end - 1] if begin > self.head else np.concatenate((self.before[None], self.V[begin : end - 1]))
+        motion, dt = self.motions[0], self.dt[begin:end]
+        if motion.root is not None and not motion.still:
+            V = V + dt[:, None, None, None] * covariances(self.motions)
+        elif motion.discount is not None:
+            V = V / np.array([motion.share(float(gap)) for gap in dt])[:, None, None, None]
+        return np.concatenate((np.array(head), V)) if head else V
+
+    def smoothed(self, nodes: Sequence[int]) -> tuple[Floats, Floats, Floats] | None:
+        """Means (T, n, k), covariances (T, n, k, k) and Cov(θ_{t+1}, θ_t) (T − 1, n, k, k) given all batches, of some motions."""
+        T, h, k = len(self.dt), self.head, self.mean.shape[2]
+        if not T or self.rank[-1] < k:
+            return None
+        mean, V = self.mean[:, nodes].copy(), self.V[:, nodes].copy()
+        lag = np.zeros((max(T - 1, 0), *V.shape[1:]))
+        motion = self.motions[0]
+        first = max(h - 1, 0)
+        if motion.root is not None and not motion.still:
+            Q = covariances([self.motions[n] for n in nodes])
+            F = self.F[first + 1 - h :][:, nodes]
+            mean[first:-1], V[first:-1], lag[first:] = walks_back(mean[first:-1], V[first:-1], F, Q, self.dt[first + 1 :], mean[-1], V[-1])
+        elif motion.still:
+            mean[first:-1], V[first:-1], lag[first:] = mean[-1], V[-1], V[-1]
+        else:
+            for t in range(T - 2, first - 1, -1):
+                _unforgotten(mean, V, lag, t, motion.share(float(self.dt[t + 1])))
+        for t in range(first - 1, -1, -1):
+            for i, n in enumerate(nodes):
+                step = self.begun[n].steps[t + 1]
+                if step is not None:
+                    mean[t, i], V[t, i], lag[t, i] = smooth_back(mean[t + 1, i], V[t + 1, i], step)
+                else:
+                    _unforgotten(mean[:, i], V[:, i], lag[:, i], t, motion.share(float(self.dt[t + 1])))
+        return mean, V, lag
+
+
+def _unforgotten(mean: Floats, V: Floats, lag: Floats, t: int, kept: float) -> None:
+    """Smooth batch t of a state that stood still (kept = 1) or was discounted, in place."""
+    if kept == 1.0:
+        mean[t], V[t], lag[t] = mean[t + 1], V[t + 1], V[t + 1]
+    else:
+        mean[t] += kept * (mean[t + 1] - mean[t])
+        V[t], lag[t] = (1 - kept) * V[t] + kept**2 * V[t + 1], kept * V[t + 1]
+
+
+def covariances(motions: Sequence[Motion]) -> Floats:
+    """Q (N, k, k) of random walks."""
+    return np.array([m.root @ m.root.T for m in motions if m.root is not None])
+
+
+def tracked(sources: Sequence[Source], start: Start, motions: Sequence[Motion], dt: Floats) -> tuple[Track, list[Site]]:
+    """The sources filtered under each motion, all of one kind; where one of several makes its own sites they are of the last motion."""
+    sites = [s for s in sources if isinstance(s, Site)]
+    if sites and len(sites) == len(sources):
+        begun = [defined(sites, start, motions[0], dt, until_sound=True)]
+        h = len(begun[0].states)
+        if h < len(sites):
+            begun += [defined(sites[:h], start, motion, dt) for motion in motions[1:]]
+            track = followed(sites, begun, motions, dt)
+            if track is not None:
+                return track, sites
+    begun = [defined(sources, start, motion, dt) for motion in motions]
+    return _joined(begun, motions, dt, None), begun[-1].sites
+
+
+@frozen(eq=False)
+class Defined:
+    """Batches filtered by definition: forecasts and states, the steps before them, ρ², and what the steps so far took from log|Λ|."""
+
+    start: Known
+    forecasts: list[Known]
+    states: list[Known]
+    steps: list[Step | None]
+    nis: list[float]
+    lost: list[float]
+    sites: list[Site]
+
+    @property
+    def last(self) -> Known:
+        return self.states[-1] if self.states else self.start
+
+
+def defined(sources: Sequence[Source], start: Start, motion: Motion, dt: Floats, until_sound: bool = False) -> Defined:
+    """One batch after the other in square-root information form; until_sound: no further than to a well-conditioned state."""
+    state, lost = known(start.U, start.d), 0.0
+    out = Defined(state, [], [], [], [], [], [])
+    for t, source in enumerate(sources):
+        if until_sound and sound(state):
+            break
+        forecast, step, taken = moved(state, motion, float(dt[t]))
+        site = source if isinstance(source, Site) else source(forecast.U, forecast.d)
+        state, rho2, lost = forecast, 0.0, lost + taken
         if len(site.z):
-            U, d, rho2 = look(U, d, site.J, site.z)
-        tally.add(site, rho2)
-    state = known(U, d)
-    tally.quad += state.rest
-    return tally.evidence(state)
+            U, d, rho2 = look(forecast.U, forecast.d, site.J, site.z)
+            state = known(U, d)
+        out.forecasts.append(forecast)
+        out.states.append(state)
+        out.steps.append(step)
+        out.nis.append(rho2 + state.rest if len(site.z) else 0.0)
+        out.lost.append(lost)
+        out.sites.append(site)
+    return out
 
 
-def moved(state: Known, motion: Motion, dt: float, tally: Tally) -> tuple[Known, Step | None]:
-    """The forecast over dt, and the step for the smoother (None: it stood still, or was discounted)."""
+def sound(state: Known) -> bool:
+    """Is everything determined, and the precision clearly well conditioned?"""
+    if state.rank < len(state.d) or not np.isfinite(state.V).all():
+        return False
+    return bool((np.diag(state.V) * np.einsum("ij,ij->j", state.U, state.U) <= INFLATION).all())
+
+
+def followed(sites: Sequence[Site], begun: Sequence[Defined], motions: Sequence[Motion], dt: Floats) -> Track | None:
+    """The batches after a head, all motions at once; None where that is not well conditioned throughout."""
+    h, N, motion = len(begun[0].states), len(motions), motions[0]
+    first = [one.last for one in begun]
+    if not all(sound(state) for state in first):
+        return None
+    J, z = stacked(sites[h:])
+    m, V0 = np.array([s.mean for s in first]), np.array([s.V for s in first])
+    later = dt[h:]
+    try:
+        if motion.root is not None and not motion.still:
+            mean, V, F = walks(J, z, m, V0, covariances(motions), later)
+        else:
+            kept = np.array([motion.share(float(gap)) for gap in later])
+            mean, V, F = (x[:, None] for x in still(J, z, m[0], first[0].U.T @ first[0].U, kept))
+            assert N == 1
+        rest = Rest(np.empty(mean.shape[:2]), np.empty(mean.shape[:2]), np.empty(mean.shape[:2]))
+        told = np.einsum("trj,trj->tj", J, J)
+        mean_f = np.concatenate((m[None], mean[:-1]))
+        size = max(1, BLOCK // (N * m.shape[1] ** 2))
+        for t in range(0, len(z), size):
+            at = slice(t, t + size)
+            if not _rest(at, rest, J, z, mean, V, F, mean_f, told):
+                return None
+    except np.linalg.LinAlgError:
+        return None
+    return _joined(begun, motions, dt, (mean, V, F, mean_f, rest))
+
+
+@frozen(eq=False)
+class Rest:
+    """ρ², log|Λ_t| and log|F_t| (T, N) of batches followed."""
+
+    nis: Floats
+    logdet: Floats
+    logdet_f: Floats
+
+
+def _rest(at: slice, rest: Rest, J: Floats, z: Floats, mean: Floats, V: Floats, F: Floats, mean_f: Floats, told: Floats) -> bool:
+    """Fill in some batches; False where one is ill conditioned.
+
+    ρ² = |z − Jm|² + (m − m_f)ᵀF(m − m_f)
+    """
+    left = z[at, None] - mean[at] @ J[at].transpose(0, 2, 1)
+    step = mean[at] - mean_f[at]
+    rest.nis[at] = (left**2).sum(axis=2) + ((F[at] @ step[..., None])[..., 0] * step).sum(axis=2)
+    precise = np.einsum("tnii->tni", F[at])
+    inflation = np.einsum("tnii->tni", V[at]) * (precise + told[at, None])
+    if not (inflation <= INFLATION).all():
+        return False
+    rest.logdet[at] = -2 * np.log(np.einsum("tnii->tni", np.linalg.cholesky(V[at]))).sum(axis=2)
+    root = np.linalg.cholesky(F[at])
+    rest.logdet_f[at] = 2 * np.log(np.einsum("tnii->tni", root)).sum(axis=2)
+    return True
+
+
+def stacked(sites: Sequence[Site]) -> tuple[Floats, Floats]:
+    """J (T, r, k) and z (T, r) of all sites, filled up with rows of zeros."""
+    r, k = max(max(len(s.z) for s in sites), 1), sites[0].J.shape[1]
+    if all(len(s.z) == r for s in sites):
+        return np.array([s.J for s in sites]), np.array([s.z for s in sites])
+    J, z = np.zeros((len(sites), r, k)), np.zeros((len(sites), r))
+    for t, s in enumerate(sites):
+        J[t, : len(s.z)], z[t, : len(s.z)] = s.J, s.z
+    return J, z
+
+
+def _joined(begun: Sequence[Defined], motions: Sequence[Motion], dt: Floats, later: tuple | None) -> Track:
+    """A head by definition, and what followed."""
+    h, N, k, first = len(begun[0].states), len(begun), len(begun[0].start.d), [one.last for one in begun]
+
+    def each(read: Callable[[Defined], list], *shape: int) -> Floats:
+        return np.array([read(one) for one in begun], dtype=float).reshape(N, h, *shape).swapaxes(0, 1)
+
+    parts = {
+        "mean": each(lambda one: [s.mean for s in one.states], k),
+        "V": each(lambda one: [s.V for s in one.states], k, k),
+        "mean_f": each(lambda one: [s.mean for s in one.forecasts], k),
+        "nis": each(lambda one: one.nis),
+        "logdet": each(lambda one: [s.logdet for s in one.states]),
+        "lost": each(lambda one: one.lost),
+    }
+    rank_f, rank = (np.array(ranks, dtype=int) for ranks in ([s.rank for s in begun[0].forecasts], [s.rank for s in begun[0].states]))
+    F = np.empty((0, N, k, k))
+    if later is not None:
+        mean, V, F, mean_f, rest = later
+        from_head = parts["lost"][-1] if h else np.zeros(N)
+        logdet = np.concatenate(([[s.logdet for s in first]], rest.logdet))
+        lost = from_head + np.cumsum(logdet[:-1] - rest.logdet_f, axis=0)
+        found = {"mean": mean, "V": V, "mean_f": mean_f, "nis": rest.nis, "logdet": rest.logdet, "lost": lost}
+        parts = {name: np.concatenate((parts[name], found[name])) if h else found[name] for name in parts}
+        full = np.full(len(mean), k)
+        rank_f, rank = np.concatenate((rank_f, full)), np.concatenate((rank, full))
+        first = [_of_moments(m, P) for m, P in zip(mean[-1], V[-1])]
+    before = np.array([one.last.V for one in begun])
+    return Track(motions=motions, dt=dt, head=h, F=F, before=before, rank_f=rank_f, rank=rank, begun=begun, last=first, **parts)
+
+
+def _of_moments(mean: Floats, V: Floats) -> Known:
+    """A state from its mean and covariance."""
+    U = np.linalg.inv(np.linalg.cholesky(V))
+    return Known(mean, V, len(mean), U, U @ mean)
+
+
+def moved(state: Known, motion: Motion, dt: float) -> tuple[Known, Step | None, float]:
+    """The forecast over dt, the step for the smoother (None: it stood still, or was discounted), and what it takes from log|Λ|."""
     if motion.still or dt == 0:
-        return state, None
+        return state, None, 0.0
     if motion.discount is not None:
-        kept = motion.discount**dt
-        tally.steps -= state.rank * math.log(kept)
-        tally.flat_steps -= (len(state.d) - state.rank) * math.log(kept)
+        kept = motion.share(dt)
         root = math.sqrt(kept)
-        return Known(state.mean, state.V / kept, state.rank, state.U * root, state.d * root), None
+        forecast = Known(state.mean, state.V / kept, state.rank, state.U * root, state.d * root)
+        return forecast, None, -len(state.d) * math.log(kept)
     assert motion.root is not None
     U, d, step = walk(state.U, state.d, motion.root * math.sqrt(dt))
-    tally.steps += step.logdet
-    return known(U, d), step
+    return known(U, d), step, step.logdet
 
 
 def backward(Lambda: Floats, motion: Motion, dt: float) -> Floats | float:
@@ -228,92 +497,101 @@ def backward(Lambda: Floats, motion: Motion, dt: float) -> Floats | float:
     return np.eye(len(Lambda)) - LG @ np.linalg.solve(np.eye(G.shape[1]) + G.T @ LG, G.T)
 
 
-class Tally:
-    """Running sums for the evidence and for σ²."""
+# ---------------------------------------------------------------- σ² and the evidence
+@frozen(kw_only=True, eq=False)
+class Sums:
+    """σ², or its estimate, and the cumulative log-evidence (nan while undefined) of T batches under N motions.
 
-    def __init__(self, start: Start, scale: Scale):
-        self.start, self.scale = start, scale
-        self.n, self.logc, self.quad, self.steps, self.flat_steps = 0.0, 0.0, 0.0, 0.0, 0.0
+    s2, s2_f, evidence, b  (T, N);  df, df_f, a  (T,)
+    """
 
-    def add(self, site: Site, rho2: float) -> None:
-        self.n += site.n
-        self.logc += site.logc
-        self.quad += site.rss + rho2
-
-    @property
-    def a(self) -> float:
-        return self.scale.a + max(self.n - self.start.flat, 0.0) / 2
-
-    @property
-    def b(self) -> float:
-        return self.scale.b + 0.5 * self.quad
-
-    def variance(self) -> tuple[float, float]:
-        """σ² (or its estimate b/a, nan before there is one) and the degrees of freedom 2a."""
-        if self.scale.known is not None:
-            return 1.0, math.inf
-        if not self.a > 0:
-            return math.nan, math.nan
-        return self.b / self.a, math.inf if self.scale.plug else 2 * self.a
-
-    def evidence(self, state: Known) -> float:
-        """Cumulative log-evidence; nan while Λ is short of rank."""
-        if state.rank < self.start.k:
-            return math.nan
-        total = self.logc - 0.5 * (state.logdet - self.start.logdet + self.steps + self.flat_steps) + 0.5 * self.start.flat * LOG_2PI
-        if self.scale.known is not None:
-            return total - 0.5 * self.quad
-        if self.a <= 0 or self.b <= 0:
-            return math.nan
-        prior = self.scale.a * math.log(self.scale.b) - math.lgamma(self.scale.a) if self.scale.a > 0 and self.scale.b > 0 else 0.0
-        return total + prior + math.lgamma(self.a) - self.a * math.log(self.b)
+    s2: Floats
+    s2_f: Floats
+    df: Floats
+    df_f: Floats
+    evidence: Floats
+    a: Floats
+    b: Floats
 
 
-def smoothed_path(mean: Floats, V: Floats, steps: Sequence[Step | None], motion: Motion) -> tuple[Floats, Floats, Floats]:
-    """Means (T, k), covariances (T, k, k) and Cov(θ_{t+1}, θ_t) (T − 1, k, k) given all batches."""
-    T, k = mean.shape
-    ms, Vs, lag = mean.copy(), V.copy(), np.zeros((max(T - 1, 0), k, k))
-    for t in range(T - 2, -1, -1):
-        step = steps[t + 1]
-        if step is not None:
-            ms[t], Vs[t], lag[t] = smooth_back(ms[t + 1], Vs[t + 1], step)
-        elif motion.discount is not None and motion.discount < 1:
-            d = motion.discount
-            ms[t] = mean[t] + d * (ms[t + 1] - mean[t])
-            Vs[t], lag[t] = (1 - d) * V[t] + d * d * Vs[t + 1], d * Vs[t + 1]
-        else:
-            ms[t], Vs[t], lag[t] = ms[t + 1], Vs[t + 1], Vs[t + 1]
-    return ms, Vs, lag
+def summed(track: Track, sites: Sequence[Site], start: Start, scale: Scale) -> Sums:
+    """Running sums over the batches of a track."""
+    T, N = track.nis.shape
+    n = np.cumsum([0.0, *(s.n for s in sites)])
+    logc = np.cumsum([s.logc for s in sites])
+    quad = np.concatenate((np.zeros((1, N)), np.cumsum(np.array([s.rss for s in sites]).reshape(T, 1) + track.nis, axis=0)))
+    a, b = scale.a + np.maximum(n - start.flat, 0.0) / 2, scale.b + 0.5 * quad
+    ready = (n > start.flat) | (scale.a > 0)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        s2 = np.where(ready[:, None], b / a[:, None], np.nan)
+    df = np.where(ready, np.inf if scale.plug else 2 * a, np.nan)
+    if scale.known is not None:
+        s2, df = np.ones((T + 1, N)), np.full(T + 1, np.inf)
+    full = (track.rank == start.k)[:, None]
+    lost = np.where(full, track.logdet, 0.0) - start.logdet + track.lost
+    evidence = logc[:, None] - 0.5 * lost + 0.5 * start.flat * LOG_2PI
+    if scale.known is not None:
+        evidence = evidence - 0.5 * quad[1:]
+    else:
+        proper = scale.a > 0 and scale.b > 0
+        prior = scale.a * math.log(scale.b) - math.lgamma(scale.a) if proper else 0.0
+        some = (a[1:, None] > 0) & (b[1:] > 0)
+        gamma = np.array([math.lgamma(x) if x > 0 else math.nan for x in a[1:].tolist()]).reshape(T, 1)
+        evidence = np.where(some, evidence + prior + gamma - a[1:, None] * np.log(np.where(some, b[1:], 1.0)), np.nan)
+    return Sums(s2=s2[1:], s2_f=s2[:-1], df=df[1:], df_f=df[:-1], evidence=np.where(full, evidence, np.nan), a=a[1:], b=b[1:])
 
 
-class Weights:
+# ---------------------------------------------------------------- what each batch weighs
+@frozen(kw_only=True, eq=False)
+class Weighing:
     """How much of each coefficient's mean is owed to each batch's own estimate of it: Σ w and Σ w², without keeping the weights.
 
     m_t = Σ_j P_t B_{t,j} Λ_j β̂_j + P_t B_{t,0} Λ_0 m_0,   B the product of the steps (I + ΛQ)⁻¹ since j;   w_j = diag(P_t B_{t,j} Λ_j)
+
+    after   (T, N)  weights of N motions after each batch, over which the numbers are averaged; None: there is one
     """
 
-    def __init__(self, start: Start):
-        k = start.k
-        self.k, self.squares, self.own = k, np.zeros((k, k, k)), start.U.T @ start.U
-        self.kish: list[Floats] = []
-        self.prior: list[Floats] = []
+    sites: Sequence[Site]
+    start: Start
+    motions: Sequence[Motion]
+    dt: Floats
+    after: Floats | None = None
 
-    def fade(self, B: Floats | float) -> None:
-        """After a step: what each batch has told, seen from its far side."""
-        if isinstance(B, float):
-            self.squares, self.own = self.squares * B**2, self.own * B
-        else:
-            self.squares, self.own = B @ self.squares @ B.T, B @ self.own
+    def found(self, V: Floats) -> tuple[Floats, Floats]:
+        """Kish's (Σw)²/Σw² of the batches, and the prior's weight (T, k).   V (T, k, k) of the one motion"""
+        T, k = len(self.sites), self.start.k
+        if self.after is None:
+            return self._alone(self.motions[0], V, T)
+        kish, prior = np.zeros((T, k)), np.zeros((T, k))
+        for motion, weights in zip(self.motions, self.after.T):
+            some = np.flatnonzero(weights > 1e-17)  # what comes after the last of them does not count
+            end = int(some[-1]) + 1 if len(some) else 0
+            if end:
+                own = tracked(self.sites[:end], self.start, [motion], self.dt[:end])[0].V[:, 0]
+                left = self._alone(motion, own, end)
+                kish[:end] += weights[:end, None] * left[0]
+                prior[:end] += weights[:end, None] * left[1]
+        return kish, prior
 
-    def add(self, Lambda: Floats, state: Known) -> None:
-        self.squares = self.squares + np.einsum("ai,bi->iab", Lambda, Lambda)
-        if state.rank < self.k:
-            self.kish.append(np.full(self.k, np.nan))
-            self.prior.append(np.full(self.k, np.nan))
-            return
-        P = state.V
-        prior = np.einsum("ij,ji->i", P, self.own)
-        second = np.einsum("ia,iab,ib->i", P, self.squares, P)
-        with np.errstate(divide="ignore", invalid="ignore"):
-            self.kish.append(np.where(second > 0, (1 - prior) ** 2 / second, np.nan))
-        self.prior.append(prior)
+    def _alone(self, motion: Motion, V: Floats, T: int) -> tuple[Floats, Floats]:
+        k = self.start.k
+        squares, own = np.zeros((k, k, k)), self.start.U.T @ self.start.U
+        Lambda = own
+        kish, prior = np.full((T, k), np.nan), np.full((T, k), np.nan)
+        for t, site in enumerate(self.sites[:T]):
+            B = backward(Lambda, motion, float(self.dt[t]))
+            if isinstance(B, float):
+                squares, own, Lambda = squares * B**2, own * B, Lambda * B
+            else:
+                squares, own, Lambda = B @ squares @ B.T, B @ own, B @ Lambda
+            told = site.J.T @ site.J
+            Lambda = Lambda + told
+            squares = squares + told[:, :, None] * told[:, None, :]
+            P = V[t]
+            if np.isnan(P).any():
+                continue
+            prior[t] = np.einsum("ij,ji->i", P, own)
+            second = ((squares @ P[:, :, None])[:, :, 0] * P).sum(axis=1)
+            with np.errstate(divide="ignore", invalid="ignore"):
+                kish[t] = np.where(second > 0, (1 - prior[t]) ** 2 / second, np.nan)
+        return kish, prior

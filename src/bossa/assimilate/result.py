@@ -56,7 +56,7 @@ class AssimilationResult:
     innovation_sd: np.ndarray = path()
     gain: np.ndarray | None = path(optional=True)
     ess: np.ndarray = path()
-    ess_kish: np.ndarray | None = path(optional=True)
+    _ess_kish: np.ndarray | None = path(optional=True)
     nis: np.ndarray = path()
     nis_df: np.ndarray = path()
     p_nis: np.ndarray = path()
@@ -84,6 +84,14 @@ class AssimilationResult:
     target: Any = None
     posterior: Any = None
     extend: Any = field(default=None, repr=False)
+
+    @property
+    def ess_kish(self) -> np.ndarray | None:
+        """(Σw)²/Σw² of the weights of the batches, found when it is first asked for; None where they are not followed."""
+        if self._ess_kish is not None or self.solution is None or self.target is not None or self.solution.path.kish is None:
+            return self._ess_kish
+        kish = _read_only(self.solution.path.kish)
+        return kish[:, 0] if self.scalar else kish
 
     @property
     def scalar(self) -> bool:

@@ -56,7 +56,6 @@ def told(state: AssimState, target: Target | None, extend: Any) -> AssimilationR
     if limits is not None:
         last |= {"mean": mean[-1], "sd": scale[-1], "ci": limits[-1]}
     shape = _squeezed if scalar else _same
-    kish = p.kish if target is None and p.kish is not None else None
     with np.errstate(invalid="ignore"):
         innovation_sd = np.sqrt(forecast + alone)
     return AssimilationResult(
@@ -67,7 +66,6 @@ def told(state: AssimState, target: Target | None, extend: Any) -> AssimilationR
         innovation_sd=shape(innovation_sd),
         gain=shape(gain),
         ess=shape(ess),
-        ess_kish=None if kish is None else shape(kish),
         nis=nis,
         nis_df=p.nis_df,
         p_nis=np.where(p.nis_df > 0, p_nis, np.nan),

@@ -91,3 +91,149 @@ def running_kish(gain: Floats) -> tuple[Floats, Floats]:
     out, left = np.empty(len(gain)), np.empty(len(gain))
     _running_kish(gain, out, left)
     return out, left
+
+
+@njit(cache=True)
+def _inverse(A: Floats, out: Floats) -> None:
+    """out = A⁻¹ of a symmetric positive definite A, by its Cholesky factor; A is lost."""
+    k = len(A)
+    for j in range(k):
+        for i in range(j):
+            for c in range(j, k):
+                A[j, c] -= A[i, j] * A[i, c]
+        root = 1 / math.sqrt(A[j, j])
+        for c in range(j, k):
+            A[j, c] *= root
+    for j in range(k - 1, -1, -1):  # A = RᵀR;  rows of R⁻¹, in place, above the diagonal
+        d = 1 / A[j, j]
+        for c in range(k - 1, j - 1, -1):
+            total = 1.0 if c == j else 0.0
+            for i in range(j + 1, c + 1):
+                total -= A[j, i] * out[i, c]
+            out[j, c] = total * d
+    for i in range(k):  # R⁻¹R⁻ᵀ, from the top: row i uses rows below it only
+        for j in range(i, k):
+            total = 0.0
+            for c in range(j, k):
+                total += out[i, c] * out[j, c]
+            A[i, j] = total
+    for i in range(k):
+        for j in range(i, k):
+            out[i, j] = out[j, i] = A[i, j]
+
+
+@njit(cache=True)
+def _told(J: Floats, z: Floats, m: Floats, Lambda: Floats, right: Floats) -> None:
+    """Λ += JᵀJ, right += Jᵀ(z − Jm)."""
+    r, k = J.shape
+    for a in range(r):
+        gap = z[a]
+        for i in range(k):
+            gap -= J[a, i] * m[i]
+        for i in range(k):
+            one = J[a, i]
+            if one != 0.0:
+                right[i] += one * gap
+                for j in range(k):
+                    Lambda[i, j] += one * J[a, j]
+
+
+@njit(cache=True)
+def _still(J: Floats, z: Floats, m: Floats, Lambda: Floats, kept: Floats, mean: Floats, V: Floats, F: Floats) -> None:
+    T, k = mean.shape
+    right, work = np.zeros(k), np.empty((k, k))
+    for t in range(T):
+        Lambda *= kept[t]
+        right *= kept[t]
+        F[t] = Lambda
+        _told(J[t], z[t], m, Lambda, right)
+        work[:] = Lambda
+        _inverse(work, V[t])
+        for i in range(k):
+            total = m[i]
+            for j in range(k):
+                total += V[t, i, j] * right[j]
+            mean[t, i] = total
+
+
+def still(J: Floats, z: Floats, m: Floats, Lambda: Floats, kept: Floats) -> tuple[Floats, Floats, Floats]:
+    """kalman.still."""
+    T, k = len(z), len(m)
+    mean, V, F = np.empty((T, k)), np.empty((T, k, k)), np.empty((T, k, k))
+    _still(np.ascontiguousarray(J), np.ascontiguousarray(z), np.ascontiguousarray(m), Lambda.copy(), kept, mean, V, F)
+    return mean, V, F
+
+
+@njit(cache=True)
+def _walks(J: Floats, z: Floats, start: Floats, spread: Floats, Q: Floats, dt: Floats, mean: Floats, V: Floats, F: Floats) -> None:
+    T, N, k = mean.shape
+    work, right = np.empty((k, k)), np.empty(k)
+    for n in range(N):
+        m = start[n].copy()
+        work[:] = spread[n]
+        for t in range(T):
+            for i in range(k):
+                right[i] = 0.0
+                for j in range(k):
+                    work[i, j] += dt[t] * Q[n, i, j]
+            _inverse(work, F[t, n])
+            work[:] = F[t, n]
+            _told(J[t], z[t], m, work, right)
+            _inverse(work, V[t, n])
+            work[:] = V[t, n]
+            for i in range(k):
+                for j in range(k):
+                    m[i] += work[i, j] * right[j]
+            mean[t, n] = m
+
+
+def walks(J: Floats, z: Floats, m: Floats, V: Floats, Q: Floats, dt: Floats) -> tuple[Floats, Floats, Floats]:
+    """kalman.walks."""
+    T, (N, k) = len(z), m.shape
+    mean, cov, F = np.empty((T, N, k)), np.empty((T, N, k, k)), np.empty((T, N, k, k))
+    J, z, m, V, Q, dt = (np.ascontiguousarray(x) for x in (J, z, m, V, Q, dt))
+    _walks(J, z, m, V, Q, dt, mean, cov, F)
+    return mean, cov, F
+
+
+@njit(cache=True)
+def _product(A: Floats, B: Floats, out: Floats) -> None:
+    """out = A B."""
+    k = len(A)
+    for i in range(k):
+        for j in range(k):
+            out[i, j] = 0.0
+        for c in range(k):
+            one = A[i, c]
+            for j in range(k):
+                out[i, j] += one * B[c, j]
+
+
+@njit(cache=True)
+def _walks_back(
+    mean: Floats, V: Floats, F: Floats, Q: Floats, dt: Floats, m_s: Floats, V_s: Floats, out: Floats, cov: Floats, lag: Floats
+) -> None:
+    T, N, k = mean.shape
+    A, work = np.empty((k, k)), np.empty((k, k))
+    for n in range(N):
+        for t in range(T - 1, -1, -1):
+            _product(V[t, n], F[t, n], A)
+            later, spread = (m_s[n], V_s[n]) if t == T - 1 else (out[t + 1, n], cov[t + 1, n])
+            _product(spread, A.T.copy(), lag[t, n])
+            work[:] = lag[t, n] + dt[t] * Q[n]
+            _product(A, work, cov[t, n])
+            for i in range(k):
+                total = mean[t, n, i]
+                for j in range(k):
+                    total += A[i, j] * (later[j] - mean[t, n, j])
+                out[t, n, i] = total
+                for j in range(i):
+                    cov[t, n, i, j] = cov[t, n, j, i] = (cov[t, n, i, j] + cov[t, n, j, i]) / 2
+
+
+def walks_back(mean: Floats, V: Floats, F: Floats, Q: Floats, dt: Floats, m_s: Floats, V_s: Floats) -> tuple[Floats, Floats, Floats]:
+    """kalman.walks_back."""
+    out, cov, lag = np.empty(mean.shape), np.empty(V.shape), np.empty(V.shape)
+    mean, V, F, Q, dt, m_s, V_s = (np.ascontiguousarray(x) for x in (mean, V, F, Q, dt, m_s, V_s))
+    _walks_back(mean, V, F, Q, dt, m_s, V_s, out, cov, lag)
+    return out, cov, lag

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from attrs import frozen
 
-from ..types import Floats
+from ..types import Floats, Ints
 from .linalg import upper
 from .seam import kernel
 
@@ -155,7 +155,8 @@ def smooth_scalar(path: ScalarPath, lag: int | None = None) -> tuple[Floats, Flo
     Source: Rauch, Tung & Striebel (1965); Durbin & Koopman (2012) §4.4.
     """
     T = len(path.mean)
-    G = path.var[:-1] / path.var_f[1:] if T else path.var
+    ahead = path.var_f[1:]
+    G = np.divide(path.var[:-1], ahead, out=np.ones_like(ahead), where=ahead != 0) if T else path.var  # 0 of 0: a point stays where it is
     if path.mean.ndim == 1 and (lag is None or lag >= T):
         mean, var = scalar_back(path.mean, path.var, path.mean_f, path.var_f, G)
         return mean, var, G * var[1:]
@@ -381,6 +382,22 @@ def known(U: Floats, d: Floats) -> Known:
     return Known(mean, V, rank, clean, told, float(inside[rank:] @ inside[rank:]))
 
 
+def known_many(U: Floats, d: Floats) -> tuple[Floats, Floats, Ints]:
+    """`known` of many states: mean (T, k), V (T, k, k), rank (T,).   U (T, k, k), d (T, k)"""
+    T, k = d.shape
+    size = np.sqrt(np.einsum("tij,tij->tj", U, U))
+    fine = ((np.abs(np.einsum("tii->ti", U)) > 1e-6 * size) & (size > 0)).all(axis=1)
+    mean, V, rank = np.full((T, k), np.nan), np.full((T, k, k), np.nan), np.full(T, k)
+    inverse = np.linalg.inv(np.where(fine[:, None, None], U / np.where(size > 0, size, 1.0)[:, None], np.eye(k)))
+    fine &= math.sqrt(k) * np.sqrt(np.einsum("tij,tij->t", inverse, inverse)) < 1e8
+    inverse /= np.where(size > 0, size, 1.0)[:, :, None]
+    mean[fine], V[fine] = (inverse @ d[:, :, None])[fine, :, 0], (inverse @ inverse.transpose(0, 2, 1))[fine]
+    for t in np.flatnonzero(~fine):
+        found = known(U[t], d[t])
+        mean[t], V[t], rank[t] = found.mean, found.V, found.rank
+    return mean, V, rank
+
+
 def smooth_back(mean: Floats, V: Floats, step: Step) -> tuple[Floats, Floats, Floats]:
     """θ_{t−1} given all looks, from θ_t given all looks and the step between them.
 
@@ -395,3 +412,93 @@ def smooth_back(mean: Floats, V: Floats, step: Step) -> tuple[Floats, Floats, Fl
     A = np.eye(len(mean)) + B @ step.X
     back = A @ V @ A.T + B @ B.T
     return A @ mean - B @ step.c, (back + back.T) / 2, V @ A.T
+
+
+# ---------------------------------------------------------------- vectors, many looks (and many random walks) at once
+def _vectors(rng: np.random.Generator) -> tuple[Any, ...]:
+    T, k = 12, 3
+    J, z = np.triu(rng.normal(size=(T, k, k))) + 2 * np.eye(k), rng.normal(size=(T, k))
+    J[4], z[4] = 0.0, 0.0
+    A = rng.normal(size=(k, k))
+    return J, z, rng.normal(size=k), A @ A.T + np.eye(k)
+
+
+def _still_example(rng: np.random.Generator) -> tuple[Any, ...]:
+    J, z, m, Lambda = _vectors(rng)
+    return J, z, m, Lambda, np.full(len(J), 1.0 if rng.integers(2) else 0.9)
+
+
+def _walks_example(rng: np.random.Generator) -> tuple[Any, ...]:
+    J, z, m, Lambda = _vectors(rng)
+    many = np.array([0.0, 0.1, 2.0])
+    return J, z, np.tile(m, (3, 1)), np.tile(np.linalg.inv(Lambda), (3, 1, 1)), many[:, None, None] * np.eye(3), rng.uniform(0, 2, len(J))
+
+
+@kernel(example=_still_example, numba="bossa.kernels._numba:still")
+def still(J: Floats, z: Floats, m: Floats, Lambda: Floats, kept: Floats) -> tuple[Floats, Floats, Floats]:
+    """A state that stands still, or is forgotten, by running sums of what the looks tell.
+
+        Λ_t = κ_t Λ_{t−1} + J_tᵀJ_t,   m_t = m_0 + Λ_t⁻¹ s_t,   s_t = κ_t s_{t−1} + J_tᵀ(z_t − J_t m_0)
+
+    J (T, r, k), z (T, r)  whitened looks, rows of zeros where there is none;  m (k,), Λ (k, k) before them, well conditioned
+    kept (T,)  κ: what a step leaves of the precision, 1: all
+    returns  m (T, k), V = Λ⁻¹ (T, k, k), κΛ (T, k, k) the precision of each forecast
+    """
+    right = (z - J @ m)[:, None, :] @ J
+    told, moved = np.concatenate((Lambda[None], J.transpose(0, 2, 1) @ J)), np.concatenate((np.zeros((1, 1, len(m))), right))
+    if (kept == 1).all():
+        told, moved = np.cumsum(told, axis=0), np.cumsum(moved, axis=0)
+    else:
+        for t, share in enumerate(kept.tolist()):
+            told[t + 1] += share * told[t]
+            moved[t + 1] += share * moved[t]
+    V = np.linalg.inv(told[1:])
+    return m + (moved[1:] @ V)[:, 0], (V + V.transpose(0, 2, 1)) / 2, told[:-1] * kept[:, None, None]
+
+
+@kernel(example=_walks_example, numba="bossa.kernels._numba:walks")
+def walks(J: Floats, z: Floats, m: Floats, V: Floats, Q: Floats, dt: Floats) -> tuple[Floats, Floats, Floats]:
+    """N random walks under the same looks, by covariance and precision in turn.
+
+        F_t = (V_{t−1} + dt_t Q)⁻¹,   V_t = (F_t + J_tᵀJ_t)⁻¹,   m_t = m_{t−1} + V_t J_tᵀ(z_t − J_t m_{t−1})
+
+    J (T, r, k), z (T, r)  whitened looks, rows of zeros where there is none;  m (N, k), V (N, k, k) before them, well conditioned
+    Q (N, k, k) per unit of time, dt (T,)
+    returns  m (T, N, k), V (T, N, k, k), F (T, N, k, k)
+    """
+    T, (N, k) = len(z), m.shape
+    mean, cov, F = np.empty((T, N, k)), np.empty((T, N, k, k)), np.empty((T, N, k, k))
+    told = J.transpose(0, 2, 1) @ J
+    for t in range(T):
+        F[t] = np.linalg.inv(V + dt[t] * Q)
+        V = np.linalg.inv(F[t] + told[t])
+        V = cov[t] = (V + V.transpose(0, 2, 1)) / 2
+        m = mean[t] = m + (V @ ((z[t] - m @ J[t].T) @ J[t])[:, :, None])[:, :, 0]
+    return mean, cov, F
+
+
+def _walks_back_example(rng: np.random.Generator) -> tuple[Any, ...]:
+    J, z, m, V, Q, dt = _walks_example(rng)
+    mean, cov, F = walks(J, z, m, V, Q, dt)
+    return mean[:-1], cov[:-1], F[1:], Q, dt[1:], mean[-1], cov[-1]
+
+
+@kernel(example=_walks_back_example, numba="bossa.kernels._numba:walks_back")
+def walks_back(mean: Floats, V: Floats, F: Floats, Q: Floats, dt: Floats, m_s: Floats, V_s: Floats) -> tuple[Floats, Floats, Floats]:
+    """Rauch–Tung–Striebel for `walks`, without a difference of covariances.
+
+        A_t = V_t F_{t+1},   m_t^s = m_t + A_t(m_{t+1}^s − m_t),   V_t^s = A_t V_{t+1}^s A_tᵀ + A_t dt_{t+1} Q
+
+    mean (T, N, k), V (T, N, k, k) filtered; F (T, N, k, k), dt (T,) of the step after each;  Q (N, k, k)
+    m_s (N, k), V_s (N, k, k)  smoothed, after the last step
+    returns  smoothed m (T, N, k), V (T, N, k, k), and Cov(θ_{t+1}, θ_t) (T, N, k, k)
+    """
+    out, cov, lag = np.empty(mean.shape), np.empty(V.shape), np.empty(V.shape)
+    for t in range(len(mean) - 1, -1, -1):
+        A = V[t] @ F[t]
+        half = V_s @ A.transpose(0, 2, 1)
+        m_s = mean[t] + (A @ (m_s - mean[t])[:, :, None])[:, :, 0]
+        V_s = A @ (half + dt[t] * Q)
+        V_s = (V_s + V_s.transpose(0, 2, 1)) / 2
+        out[t], cov[t], lag[t] = m_s, V_s, half
+    return out, cov, lag
