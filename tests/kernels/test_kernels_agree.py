@@ -87,6 +87,22 @@ def test_long_data_are_summed_in_blocks_of_rows(monkeypatch):
     agree(_jax.ols_many, gram.ols_many, (X, W, y))
 
 
+def test_columns_that_cannot_change_are_taken_to_the_device_once():
+    _jax = pytest.importorskip("bossa.kernels._jax", reason="jax is not installed")
+    X, W, y = gram.ols_many.example(np.random.default_rng(4))
+    _jax.ols_many(X, W, y)
+    assert id(X) not in _jax.HELD  # it could change
+    fixed = X.view()
+    fixed.flags.writeable = False
+    agree(_jax.ols_many, gram.ols_many, (fixed, W, y))
+    there = _jax.HELD[id(fixed)][1]
+    agree(_jax.ols_many, gram.ols_many, (fixed, 2.0 * W, y))
+    assert _jax.HELD[id(fixed)][1] is there
+    key = id(fixed)
+    del fixed
+    assert key not in _jax.HELD
+
+
 @pytest.mark.parametrize("formula", ["mpg ~ wt + factor(cyl)", "am ~ wt"])
 @pytest.mark.parametrize("n_jobs", [1, 2])
 def test_an_interval_does_not_depend_on_the_engine(formula, n_jobs):
