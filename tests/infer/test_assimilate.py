@@ -156,12 +156,8 @@ def test_what_cannot_be_done_says_so(data, fitted):
         fitted.trajectory()
     with pytest.raises(Refused, match="predictions"):
         fitted.predict(data).infer(how="assim", by="week")
-    with pytest.raises(NotYet, match="mixed"):
-        model("b ~ x + (1 | g)", data.with_columns(b=pl.col("y") > 1), family="binomial").fit().infer(how="assim", by="week")
     with pytest.raises(NotYet, match="variances of a fit"):
         batches("y ~ x + (1 | g)", data, by="week")
-    with pytest.raises(NotYet, match="drift"):
-        model("y ~ x + (1 | g)", data).fit().infer(how="assim", by="week", drift=0.1)
     m = fitted.infer(how="assim", by="week")
     with pytest.raises(DataError, match="'week'"):
         m.assimilate(data.drop("week"))

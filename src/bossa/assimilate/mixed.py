@@ -3,7 +3,9 @@
     y = Xβ + Z T u + e,   u ~ N(0, σ² I),   b = T u          state (β, u), X* = [X, Z T]
 
 So groups may span batches in any way, and the last state is the fit's own (fixed effects, standard errors and all), exactly, given the
-relative variances θ of the fit, which are taken as known. Zero variances need no care: T may be singular.
+relative variances θ of the fit, which are taken as known. Zero variances need no care: T may be singular. Of a generalized mixed model
+the state is the joint mode of (β, u) with its curvature, as the fit's with nagq=0. Where no group spans batches, nothing of u is
+carried: see `within`.
 
 Source: Henderson (1950) for the joint equations; Bates et al. (2015) eq. 4 for u.
 """
@@ -17,6 +19,7 @@ import polars as pl
 from attrs import evolve, field, frozen
 
 from ..errors import DataError, NotYet
+from ..kernels.linalg import upper
 from ..state.design import REStructure
 from ..state.fields import array
 from ..state.target import Linear, Target
@@ -27,19 +30,20 @@ LARGEST = 1_000  # fixed and random effects of a stream
 
 @frozen(kw_only=True, eq=False)
 class Varying:
-    """Random effects of a stream: T (k, k) of each term, groups of each, and how many coefficients are fixed."""
+    """Random effects of a stream: T (k, k) of each term, groups of each, how many coefficients are fixed, and σ of the fit."""
 
     T: tuple[Any, ...] = field(converter=tuple)
     groups: tuple[int, ...]
     names: np.ndarray = array("q")
     fixed: int
+    sigma: float = 1.0
 
     @property
     def q(self) -> int:
         return len(self.names)
 
 
-def varying_of(random: REStructure, theta: Floats, fixed: int, where: str) -> Varying:
+def varying_of(random: REStructure, theta: Floats, fixed: int, sigma: float, where: str) -> Varying:
     """The random effects of a fitted linear mixed model.   theta (t,) its relative variance parameters"""
     T: list[Any] = []
     names: list[str] = []
@@ -56,7 +60,25 @@ def varying_of(random: REStructure, theta: Floats, fixed: int, where: str) -> Va
         what = f"{fixed} fixed and {len(names)} random effects are more than a stream carries ({LARGEST})."
         raise NotYet(what, where=where, do="Use a factor with fewer levels, or the ordinary fit.")
     groups = tuple(len(term.levels) for term in random.terms)
-    return Varying(T=T, groups=groups, names=np.array(names, dtype=object), fixed=fixed)
+    return Varying(T=T, groups=groups, names=np.array(names, dtype=object), fixed=fixed, sigma=sigma)
+
+
+def joined(varying: Varying, mean: Floats, U: Floats, drift: Any, weight: float) -> tuple[tuple[str, ...], Floats, Floats, Any]:
+    """Names, prior mean and root, and drift of (β, u) from those of β; u stands still.   weight: 1/sd of u"""
+    k, q = len(mean), varying.q
+    wider = np.zeros((k + q, k + q))
+    wider[:k, :k], wider[k:, k:] = U, weight * np.eye(q)
+    if isinstance(drift, np.ndarray):
+        drift = np.block([[drift, np.zeros((k, q))], [np.zeros((q, k + q))]])
+    return tuple(str(n) for n in varying.names), np.concatenate((mean, np.zeros(q))), wider, drift
+
+
+def without_random(J: Floats, z: Floats, fixed: int) -> tuple[Floats, Floats]:
+    """What (J, z) of (β, u) with u ~ N(0, I) says of β alone: (r, fixed), (r,)."""
+    q = J.shape[1] - fixed
+    whole = np.vstack((np.column_stack((J[:, fixed:], J[:, :fixed], z)), np.eye(q, q + fixed + 1)))
+    R = upper(whole)
+    return R[q : q + fixed, q : q + fixed], R[q : q + fixed, -1]
 
 
 def columns(varying: Varying, parts: list[tuple[Any, Floats]], factors: tuple[str, ...]) -> Floats:

@@ -21,6 +21,7 @@ from ..kernels.kalman import LOG_2PI, Known, known, look
 from ..kernels.linalg import triangular, upper
 from ..state.fields import array, check_axes
 from ..types import Floats
+from .within import Grouped, integrated, marginal
 
 
 @frozen(kw_only=True, eq=False)
@@ -64,19 +65,33 @@ def fingerprint(*arrays: Any) -> str:
 
 
 def gaussian_site(
-    batch: Any, time: float, X: Floats, y: Floats, weights: Floats | None = None, freq: Floats | None = None, hash: str | None = None
+    batch: Any,
+    time: float,
+    X: Floats,
+    y: Floats,
+    weights: Floats | None = None,
+    freq: Floats | None = None,
+    hash: str | None = None,
+    grouped: Grouped | None = None,
 ) -> Site:
     """The exact site of rows y ~ N(Xβ, σ²/w), counted freq times.
 
     X (n, k), y (n,) with the offset taken off, weights and freq (n,) or None;  hash: of the data, None: of these arrays
+    grouped  random effects of this batch alone, to be integrated out
     """
     k = X.shape[1]
     W = weights if freq is None else freq if weights is None else weights * freq
     n = float(len(y) if freq is None else freq.sum())
     log_weights = 0.0 if weights is None else float(np.log(weights).sum() if freq is None else freq @ np.log(weights))
-    R = triangular(X, W, y) if len(y) else np.zeros((0, k + 1))
+    half = 0.0
+    if grouped is not None and len(y):
+        root = np.ones((len(y), 1)) if W is None else np.sqrt(W)[:, None]
+        scaled_Z = tuple(evolve(term, Z=term.Z * root) for term in grouped.terms)
+        R, half = integrated(evolve(grouped, terms=scaled_Z), np.column_stack((X, y)) * root)
+    else:
+        R = triangular(X, W, y) if len(y) else np.zeros((0, k + 1))
     rss = float(R[k, k] ** 2) if len(R) > k else 0.0
-    logc = 0.5 * (log_weights - n * LOG_2PI)
+    logc = 0.5 * (log_weights - n * LOG_2PI) - half
     return Site(batch=batch, time=time, n=n, J=R[:k, :k], z=R[:k, k], rss=rss, logc=logc, hash=hash or fingerprint(X, y, weights, freq))
 
 
@@ -142,7 +157,10 @@ def rescaled(site: Site, sigma: float) -> Site:
 
 @frozen(kw_only=True, eq=False)
 class Rows:
-    """Rows of one batch of a generalized linear model, kept while they may still be linearised again."""
+    """Rows of one batch of a generalized linear model, kept while they may still be linearised again.
+
+    grouped  its random effects, where they are integrated out
+    """
 
     batch: Any
     time: float
@@ -151,6 +169,7 @@ class Rows:
     offset: np.ndarray | None = array("n", optional=True)
     weights: np.ndarray | None = array("n", optional=True)
     freq: np.ndarray | None = array("n", optional=True)
+    grouped: Grouped | None = None
     hash: str = ""
 
     __attrs_post_init__ = check_axes
@@ -172,6 +191,8 @@ def unit(family: Any) -> float:
 
 def loglik_of(rows: Rows, family: Any, link: Any, beta: Floats) -> float:
     """Σ f log p(y | β), of a family with a dispersion −½ its deviance; -inf where β is out of the link's or family's range."""
+    if rows.grouped is not None:
+        return marginal(rows, family, link, beta)[0]
     eta = rows.X @ beta if rows.offset is None else rows.X @ beta + rows.offset
     if not (eta > link.eta_low).all():
         return -math.inf
@@ -264,7 +285,10 @@ def _quasi_site(rows: Rows, family: Any, link: Any, beta: Floats) -> Site:
 
 
 def _scored(rows: Rows, family: Any, link: Any, beta: Floats) -> tuple[Floats, Floats]:
-    """√W X (n, k) and the score Xᵀ(…) (k,) at β."""
+    """√W X (n, k), or (k, k) with the same square, and the score Xᵀ(…) (k,) at β."""
+    if rows.grouped is not None:
+        _, score, root = marginal(rows, family, link, beta)
+        return root, score
     eta = rows.X @ beta if rows.offset is None else rows.X @ beta + rows.offset
     mu, slope = link.inverse(eta), link.slope(eta)
     V = family.variance(mu) * unit(family)

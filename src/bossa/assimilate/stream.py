@@ -31,12 +31,13 @@ from ..types import Floats, Ints
 from .cloud import StudentT
 from .codec import from_json
 from .door import number, share, variance
-from .drift import read_drift
-from .mixed import Varying, columns, fixed_part
+from .drift import Discount, read_drift
+from .mixed import Varying, columns, fixed_part, joined
 from .result import AssimilationResult
 from .sites import Rows, Site, estimate_site, gaussian_site, scaled
 from .solve import AssimState, InverseGamma, Options, linearised, read_prior, read_sigma
 from .told import columns_read, told
+from .within import Within, grouped, labels_of, met
 
 BACKENDS = ("auto", "ibis")
 FEW_ROWS = 30  # below this, plug-in standard errors are said to be too small
@@ -129,6 +130,7 @@ def begin(
     alpha: float,
     where: str,
     varying: Varying | None = None,
+    within: Within | None = None,
     backend: str = "auto",
     n_particles: int = 1000,
     seed: Any = None,
@@ -136,7 +138,8 @@ def begin(
 ) -> AssimState:
     """An empty stream of a model's batches.
 
-    encoder: of the model;  kept (P,): columns that rank allows;  varying: random effects;  shape: of the family, as the fit found it
+    encoder: of the model;  kept (P,): columns that rank allows;  varying, within: random effects, carried or integrated out
+    shape: of the family, as the fit found it
     """
     spec = encoder.spec
     plain = spec.family.name == "gaussian" and spec.link.name == "identity"
@@ -148,12 +151,8 @@ def begin(
         do = "Use model(…).fit().infer(how='assim', by=…), which takes the fit's as known, or give it: negbinomial(theta=2)."
         raise Refused(what, where=where, do=do)
     loose = plain or scaled(spec.family)
-    if spec.bars and (not plain or varying is None):
-        what = "batches of mixed models need the variances of a fit." if plain else "batches of generalized mixed models are not built yet."
-        do = "Use model(…).fit().infer(how='assim', by=…)." if plain else "Leave the random effects out, or add the group as a factor."
-        raise NotYet(what, where=where, do=do)
-    if spec.bars and not (isinstance(drift, (int, float)) and drift == 0 and not isinstance(drift, bool)):
-        raise NotYet("drift of mixed models is not built yet.", where=where, do="Use drift=0, or leave the random effects out.")
+    if spec.bars:
+        _check_mixed(spec, drift, varying, within, where)
     if not loose and not (isinstance(sigma, str) and sigma == "nig"):
         raise OptionError(f"sigma= is for families with a dispersion; {spec.family.name} has none.", where=where, do="Leave it out.")
     if order not in ("replay", "append"):
@@ -168,19 +167,20 @@ def begin(
     mean, U, flat = read_prior(prior, names, where)
     if isinstance(prior, Posterior) and prior.df is not None and prior.sigma is not None and isinstance(sigma, str) and sigma == "nig":
         sigma, sigma0 = InverseGamma(prior.df / 2, prior.df / 2 * prior.sigma**2), prior.sigma  # conjugate: σ is known as it left off
+    drift = read_drift(drift, names, where)
     if varying is not None:
-        if flat < len(names):
-            raise NotYet("prior= of mixed models is not built yet.", where=where, do="Leave it out.")
-        names = (*names, *varying.names)
-        mean, U = np.zeros(len(names)), np.diag(np.repeat([0.0, 1 / sigma if isinstance(sigma, (int, float)) else 1.0], [flat, varying.q]))
-        sigma0 = 1.0  # the random effects' prior is in units of σ by itself
+        if sigma0 is None:  # the random effects' prior is in units of σ by itself
+            sigma0 = math.sqrt(sigma.b / sigma.a) if isinstance(sigma, InverseGamma) else varying.sigma
+        unit = sigma if isinstance(sigma, (int, float)) else sigma0
+        more, mean, U, drift = joined(varying, mean, U, drift, 1 / unit if loose else 1.0)
+        names = (*names, *more)
     options = Options(
         mean=mean,
         U=U,
         flat=flat,
         sigma=read_sigma(sigma, where) if loose else 1.0,
         sigma0=None if sigma0 is None else float(sigma0),
-        drift=read_drift(drift, names, where),
+        drift=drift,
         order=order,
         timed=time is not None,
         sweeps=int(sweeps),
@@ -190,15 +190,37 @@ def begin(
         seed=entropy(seed, where) if backend == "ibis" else None,
         alpha=alpha,
     )
-    _check_backend(options, n_particles, seed, varying, plain, where)
+    _check_backend(options, n_particles, seed, bool(spec.bars) and not (plain and within), plain, where)
     if loose and not plain:
         _check_quasi(options, spec.family.name, where)
     kind = "lm" if plain else "glm"
     kept = np.asarray(kept)
     parent = prior.hash if isinstance(prior, Posterior) else None
     return AssimState(
-        parent_hash=parent, kind=kind, names=names, options=options, encoder=encoder, kept=kept, by=by, time=time, varying=varying
+        parent_hash=parent,
+        kind=kind,
+        names=names,
+        options=options,
+        encoder=encoder,
+        kept=kept,
+        by=by,
+        time=time,
+        varying=varying,
+        within=within,
     )
+
+
+def _check_mixed(spec: Any, drift: Any, varying: Varying | None, within: Within | None, where: str) -> None:
+    """What is not built of random effects."""
+    if varying is None and within is None:
+        do = "Use model(…).fit().infer(how='assim', by=…)."
+        raise NotYet("batches of mixed models need the variances of a fit.", where=where, do=do)
+    if scaled(spec.family) and not (spec.family.name == "gaussian" and spec.link.name == "identity"):
+        what = f"batches of mixed models of family {spec.family.name!r} ({spec.link.name} link) are not built: it has a dispersion."
+        raise NotYet(what, where=where, do="Leave the random effects out, or add the group as a factor.")
+    if varying is not None and isinstance(drift, Discount):
+        what = "a discount would forget the variances of the random effects that are carried."
+        raise Refused(what, where=where, do="Give drift= a variance, 'ml' or 'bayes'.")
 
 
 def _check_quasi(options: Options, family: str, where: str) -> None:
@@ -210,7 +232,7 @@ def _check_quasi(options: Options, family: str, where: str) -> None:
         raise Refused(f"{what}, nor a density for particles.", where=where, do="Leave backend= out.")
 
 
-def _check_backend(options: Options, n_particles: Any, seed: Any, varying: Varying | None, plain: bool, where: str) -> None:
+def _check_backend(options: Options, n_particles: Any, seed: Any, random: bool, plain: bool, where: str) -> None:
     """What particles of coefficients need; nothing of it is asked elsewhere."""
     if options.backend not in BACKENDS:
         raise UnknownOption(options.backend, BACKENDS, where=where, kind="backend")
@@ -223,8 +245,9 @@ def _check_backend(options: Options, n_particles: Any, seed: Any, varying: Varyi
     what = "backend='ibis' is for coefficients that stand still"
     if not (isinstance(options.drift, str) and options.drift == "none"):
         raise NotYet(f"{what}.", where=where, do="Leave drift= out, or backend=.")
-    if varying is not None:
-        raise NotYet(f"{what} and models without random effects.", where=where, do="Leave backend= out.")
+    if random:
+        what = f"{what}, and for random effects only of a linear model whose groups lie inside batches"
+        raise NotYet(f"{what}.", where=where, do="Leave backend= out.")
     if options.sweeps:
         raise OptionError("sweeps= is for backend='auto'; particles need none.", where=where, do="Leave one of them out.")
     if options.flat:
@@ -368,6 +391,10 @@ def taken(state: AssimState, frame: pl.DataFrame) -> AssimState:
     """The state with the batches of a frame taken in."""
     assert state.by is not None
     rows = encoded(state, frame, split(frame, state.by, state.time))
+    if state.within is not None:
+        new = [r for r in rows if not _told_before(state, r.batch, r.hash)]
+        for r in new:
+            state = evolve(state, within=evolve(state.within, seen=met(state.within, r.batch, r.grouped)))  # type: ignore[arg-type]
     if state.kind == "lm":
         return added(state, [_site(r) for r in rows])
     family = state.encoder.spec.family
@@ -461,6 +488,12 @@ def encoded(state: AssimState, frame: pl.DataFrame, parts: Sequence[tuple[Any, f
     if state.varying is not None:
         X = np.hstack((X, columns(state.varying, encoder.random(frame), tuple(term.group for term in encoder.varying))))
         ok &= ~np.isnan(X).any(axis=1)
+    Z: list[Floats] = []
+    if state.within is not None:
+        labels, random = labels_of(state.within, frame), encoder.random(frame)
+        Z = [z for _, z in random]
+        for (codes, z), text in zip(random, labels):
+            ok &= (codes != -2) & ~np.isnan(z).any(axis=1) & (text != None)  # noqa: E711
     if not np.isfinite(X[ok]).all() or not np.isfinite(y[ok]).all():
         raise DataError("a value is infinite.", where="a new batch", do="Leave those rows out.")
     read = {name: frame.get_column(name).to_numpy() for name in columns_read(encoder) if name in frame.columns}
@@ -469,13 +502,14 @@ def encoded(state: AssimState, frame: pl.DataFrame, parts: Sequence[tuple[Any, f
         used = index[ok[index]]
         some = {n: None if v is None else v[used] for n, v in (("offset", made.offset), ("weights", weights), ("freq", freq))}
         told = hash_columns({name: column[index] for name, column in read.items()})
-        out.append(Rows(batch=batch, time=when, X=X[used], y=y[used], hash=told, **some))
+        random_part = None if state.within is None else grouped(state.within, labels, Z, used)
+        out.append(Rows(batch=batch, time=when, X=X[used], y=y[used], hash=told, grouped=random_part, **some))
     return out
 
 
 def _site(rows: Rows) -> Site:
     y = rows.y if rows.offset is None else rows.y - rows.offset
-    return gaussian_site(rows.batch, rows.time, rows.X, y, rows.weights, rows.freq, rows.hash)
+    return gaussian_site(rows.batch, rows.time, rows.X, y, rows.weights, rows.freq, rows.hash, rows.grouped)
 
 
 def extend(result: AssimilationResult, batch: Any, id: Any = None, time: Any = None) -> AssimilationResult:

@@ -17,6 +17,7 @@ from attrs import evolve, field, frozen
 from ..assimilate.mixed import varying_of
 from ..assimilate.result import AssimilationResult
 from ..assimilate.stream import BACKENDS, begin, followed, taken
+from ..assimilate.within import within_of
 from ..errors import NotFitted, OptionError, Refused
 from ..state.design import Problem
 from ..state.fields import choice, conf_level, flag, integer
@@ -68,9 +69,11 @@ def assimilate(problem: Problem, fit: FitState, target: Target, options: Assim) 
     if problem.data is None:
         raise Refused("the model has no data with it.", where=where, do="Fit it to data first.")
     random, theta = problem.design.random, fit.theta
-    varying = None
-    if random is not None and theta is not None and problem.family.name == "gaussian" and problem.link.name == "identity":
-        varying = varying_of(random, np.asarray(theta), len(fit.coef), where)
+    varying = within = None
+    if random is not None and theta is not None and options.by in problem.data.columns:
+        batch = problem.data.get_column(options.by).rank("dense").fill_null(0).to_numpy()[problem.design.rows]
+        within = within_of(problem.encoder, random, np.asarray(theta), batch)
+        varying = varying_of(random, np.asarray(theta), len(fit.coef), fit.sigma, where) if within is None else None
     state = begin(
         problem.encoder,
         problem.design.kept,
@@ -89,6 +92,7 @@ def assimilate(problem: Problem, fit: FitState, target: Target, options: Assim) 
         alpha=1 - options.conf_level,
         where=where,
         varying=varying,
+        within=within,
         shape={k: v for k, v in fit.aux.items() if k in problem.family.aux},
     )
     result = followed(taken(state, problem.data), target if target.steps else None)
@@ -114,9 +118,10 @@ def inference(problem: Problem, target: Target, result: AssimilationResult) -> I
     df = np.full(len(mean), np.inf if post.df is None else post.df)
     state = result.state
     drift = state.options.drift
-    prior = "flat" if state.options.flat == len(state.names) or state.varying is not None else "given"
+    own = len(state.names) if state.varying is None else state.varying.fixed
+    prior = "flat" if state.options.flat == own else "given"
     moves = "no drift" if isinstance(drift, str) and drift == "none" else "drifting"
-    if state.varying is not None:
+    if state.varying is not None or state.within is not None:
         prior = f"{prior}; relative variances of the random effects: the fit's, taken as known"
     told, fitted = float(result.diagnostics["n"]), problem.design.n_obs
     notes = (
