@@ -22,7 +22,23 @@ from ..state.fields import array
 from ..state.posterior import Posterior
 from ..types import Floats
 from .drift import NODES, SCALAR_NODES, Discount, mixed_evidence, mixed_moments, most_likely, nodes, posterior_weights, root_of
-from .engine import Motion, Path, Scale, Start, evidence_of, gaps, run
+from .engine import (
+    BLOCK,
+    KISH_SIZE,
+    Alone,
+    Motion,
+    Path,
+    Scale,
+    Start,
+    Track,
+    Weighing,
+    estimated,
+    evidences,
+    gaps,
+    run,
+    summed,
+    tracked,
+)
 from .mixed import without_random
 from .sites import Rows, Site, laplace_site, rescaled, robust_site, scaled, site_at
 from .tempered import Clouds, Conjugate, Likelihood, tempered
@@ -331,12 +347,12 @@ def _sigma0(sites: list[Site], options: Options, sigma: Any) -> float:
     )
 
 
-def typical_variances(sites: Sequence[Site]) -> Floats:
+def typical_variances(sites: Sequence[Site], alone: Alone) -> Floats:
     """Median variance (k,) of each coefficient over the batches that determine it; over all together where none does."""
-    k = sites[0].J.shape[1]
-    each = np.array([np.diag(s.estimate.V) for s in sites if len(s.z)]).reshape(-1, k)
-    v = np.full(k, np.nan)
-    for j in range(k):
+    seen = np.array([len(s.z) > 0 for s in sites])
+    each = np.einsum("tii->ti", alone.V)[seen]
+    v = np.full(each.shape[1], np.nan)
+    for j in range(len(v)):
         some = each[~np.isnan(each[:, j]), j]
         if len(some):
             v[j] = np.median(some)
@@ -350,23 +366,24 @@ def typical_variances(sites: Sequence[Site]) -> Floats:
 def _coefficient_variances(sites: Sequence[Site], k: int, own: int) -> Floats:
     """`typical_variances` of coefficients that share the state with random effects, and 0 for these."""
     marginal = [evolve(s, J=J, z=z) for s in sites for J, z in [without_random(s.J, s.z, own)]]
-    return np.concatenate((typical_variances(marginal), np.zeros(k - own)))
+    return np.concatenate((typical_variances(marginal, estimated(marginal, own)), np.zeros(k - own)))
 
 
 def _unknown_drift(
     sites: list[Site], start: Start, scale: Scale, dt: Floats, how: str, chosen: dict, notes: list[str], own: int
 ) -> tuple[Path, Motion]:
     """The path with q estimated or integrated out.   own: how many of the numbers are coefficients; random effects stand still"""
-    v = typical_variances(sites) if own == start.k else _coefficient_variances(sites, start.k, own)
+    alone = estimated(sites, start.k)
+    v = typical_variances(sites, alone) if own == start.k else _coefficient_variances(sites, start.k, own)
     base = Motion(root=np.diag(np.sqrt(v)))
     if how == "ml":
 
-        def evidence(q: float) -> float:
+        def evidence(q: Floats) -> Floats:
             if one_number(start, scale):
-                return float(scalar_nodes(sites, start, v[0] * np.array([q]), dt)["evidence"][0, -1])
-            return evidence_of(sites, start, base.scaled(q), scale, dt)
+                return scalar_nodes(sites, start, v[0] * q, dt)["evidence"][-1]
+            return evidences(sites, start, [base.scaled(value) for value in q.tolist()], scale, dt)
 
-        if math.isnan(evidence(1.0)):
+        if np.isnan(evidence(np.ones(1))).any():
             raise Refused(
                 "the batches do not determine all coefficients yet.", where="drift='ml'", do="Give a proper prior=, or more batches."
             )
@@ -376,11 +393,11 @@ def _unknown_drift(
             f"drift by maximum likelihood: Q = {q:.6g} × a batch's variance, taken as known; LR against none {ratio:.4g}, p {p:.4g}"
         )
         motion = base.scaled(q)
-        return run(sites, start, motion, scale, dt)[0], motion
+        return run(sites, start, motion, scale, dt, alone=alone)[0], motion
     values, prior = nodes(SCALAR_NODES if one_number(start, scale) else NODES)
-    path, weights = mixture(sites, start, scale, base, v, values, prior, dt)
-    mean_q = float(weights[:, -1] @ values)
-    chosen |= {"q": mean_q, "Q": mean_q * v, "q_weights": weights[:, -1], "q_nodes": values}
+    path, weights = mixture(sites, start, scale, base, v, values, prior, dt, alone)
+    mean_q = float(weights[-1] @ values)
+    chosen |= {"q": mean_q, "Q": mean_q * v, "q_weights": weights[-1], "q_nodes": values}
     notes.append(
         f"drift integrated out: log Q ~ N(log(a batch's variance/10), 1.5²), {len(values)} nodes; "
         f"posterior mean Q = {mean_q:.4g} × a batch's variance"
@@ -394,63 +411,79 @@ def one_number(start: Start, scale: Scale) -> bool:
 
 
 def scalar_nodes(sites: list[Site], start: Start, Q: Floats, dt: Floats) -> dict[str, Floats]:
-    """Paths of one number for many process variances at once.   Q (nodes,) → arrays (nodes, T)"""
+    """Paths of one number for many process variances at once.   Q (nodes,) → arrays (T, nodes)"""
     y = np.array([s.z[0] / s.J[0, 0] if len(s.z) else np.nan for s in sites])
     v = np.array([1 / s.J[0, 0] ** 2 if len(s.z) else 1.0 for s in sites])
     U = float(start.U[0, 0])
     path = filter_scalars(y[:, None], v[:, None], dt[:, None] * Q, float(start.d[0]) / U if U else 0.0, 1 / U**2 if U else math.inf)
-    smoothed, smoothed_var, lag = smooth_scalar(path)
+    smoothed, smoothed_var, _ = smooth_scalar(path)
     made = {"mean": path.mean, "V": path.var, "mean_f": path.mean_f, "V_f": path.var_f, "smoothed": smoothed, "smoothed_V": smoothed_var}
-    made |= {"lag_V": lag, "gain": path.gain, "evidence": np.cumsum(path.loglik, axis=0)}
-    return {name: values.T for name, values in made.items()}
+    return made | {"gain": path.gain, "evidence": np.cumsum(path.loglik, axis=0)}
 
 
 def mixture(
-    sites: list[Site], start: Start, scale: Scale, base: Motion, v: Floats, q: Floats, prior: Floats, dt: Floats
+    sites: list[Site], start: Start, scale: Scale, base: Motion, v: Floats, q: Floats, prior: Floats, dt: Floats, alone: Alone
 ) -> tuple[Path, Floats]:
-    """The path averaged over q, and the weights (nodes, T) of the nodes after each batch."""
+    """The path averaged over q, and the weights (T, nodes) of the nodes after each batch."""
     if one_number(start, scale):
-        return _scalar_mixture(sites, start, v, q, prior, dt)
-    alone = [s.estimate for s in sites]
-    paths = [run(sites, start, base.scaled(value), scale, dt, alone=alone)[0] for value in q]
-    evidence = np.array([p.evidence for p in paths])
-    after = posterior_weights(prior, evidence)
-    before = np.column_stack((prior, after[:, :-1]))
-    s2, s2_f = np.array([p.s2 for p in paths]), np.array([p.s2_f for p in paths])
+        return _scalar_mixture(sites, start, v, q, prior, dt, alone)
+    motions = [base.scaled(value) for value in q.tolist()]
+    track, _ = tracked(sites, start, motions, dt)
+    sums, T, k = summed(track, sites, start, scale), len(sites), start.k
+    after = posterior_weights(prior, sums.evidence)
+    before = np.concatenate((prior[None], after[:-1]))
+    mean, V = mixed_moments(after, track.mean, track.V, sums.s2)
+    mean_f, V_f, size = np.empty((T, k)), np.empty((T, k, k)), max(1, BLOCK // (len(q) * k**2))
+    for t in range(0, T, size):
+        at = slice(t, t + size)
+        known_s2 = np.nan_to_num(sums.s2_f[at], nan=1.0)
+        mean_f[at], V_f[at] = mixed_moments(before[at], track.mean_f[at], track.forecasts(at), known_s2)
+    smoothed, smoothed_V = _mixed_smoother(track, after[-1], sums.s2[-1])
+    typical = (before * sums.s2_f).sum(axis=1)
+    last = Known(mean[-1], V[-1], int(track.rank[-1]), np.full((k, k), np.nan), np.full(k, np.nan))
+    path = Path(
+        mean=mean,
+        V=V,
+        mean_f=mean_f,
+        V_f=V_f,
+        own=alone.mean,
+        own_V=alone.V * np.where(np.isnan(typical), 1.0, typical)[:, None, None],
+        seen=np.array([s.n > 0 for s in sites], dtype=bool),
+        nis=(before * track.nis / sums.s2_f).sum(axis=1),
+        nis_df=(alone.rank + track.rank_f - track.rank).astype(float),
+        s2=np.where(np.isnan(sums.s2[:, 0]), np.nan, 1.0),
+        s2_f=np.where(np.isnan(sums.s2_f[:, 0]), np.nan, 1.0),
+        df=sums.df,
+        df_f=sums.df_f,
+        evidence=mixed_evidence(prior, sums.evidence),
+        last=last,
+        a=float(sums.a[-1]),
+        b=float(after[-1] @ sums.b[-1]),
+        smoothed=smoothed,
+        smoothed_V=smoothed_V,
+        weighing=Weighing(sites=sites, start=start, motions=motions, dt=dt, after=after) if k <= KISH_SIZE else None,
+    )
+    return path, after
 
-    def spread(name: str, by: Floats) -> Floats:
-        return np.array([getattr(p, name) for p in paths]) * by[:, :, None, None]
 
-    mean, V = mixed_moments(after, np.array([p.mean for p in paths]), spread("V", s2))
-    mean_f, V_f = mixed_moments(before, np.array([p.mean_f for p in paths]), spread("V_f", np.nan_to_num(s2_f, nan=1.0)))
-    first = paths[0]
-    changes: dict[str, Any] = {"mean": mean, "V": V, "mean_f": mean_f, "V_f": V_f, "evidence": mixed_evidence(prior, evidence)}
-    if first.smoothed is not None:
-        final = np.repeat(after[:, -1:], after.shape[1], axis=1)
-        every = np.array([p.smoothed for p in paths])
-        last = np.repeat(s2[:, -1:], s2.shape[1], axis=1)
-        changes["smoothed"], changes["smoothed_V"] = mixed_moments(final, every, spread("smoothed_V", last))
-        changes["lag_V"] = None
-    if first.kish is not None:
-        changes["kish"] = np.einsum("qt,qtk->tk", after, np.array([p.kish for p in paths]))
-        changes["prior_weight"] = np.einsum("qt,qtk->tk", after, np.array([p.prior_weight for p in paths]))
-    typical = (before * s2_f).sum(axis=0)
-    changes["nis"] = (before * np.array([p.nis for p in paths]) / s2_f).sum(axis=0)
-    changes["own_V"] = first.own_V * np.where(np.isnan(typical), 1.0, typical)[:, None, None]
-    ones = np.where(np.isnan(first.s2), np.nan, 1.0), np.where(np.isnan(first.s2_f), np.nan, 1.0)
-    b = float(after[:, -1] @ np.array([p.b for p in paths]))
-    k = start.k
-    last_known = Known(mean[-1], V[-1], first.last.rank, np.full((k, k), np.nan), np.full(k, np.nan))
-    return evolve(first, **changes, s2=ones[0], s2_f=ones[1], b=b, last=last_known), after
+def _mixed_smoother(track: Track, weights: Floats, s2: Floats) -> tuple[Floats | None, Floats | None]:
+    """Moments given all batches, averaged over the nodes that count.   weights, s2 (nodes,) after the last batch"""
+    some = np.flatnonzero(weights > 1e-18)
+    found = track.smoothed(some.tolist())
+    if found is None:
+        return None, None
+    T = len(found[0])
+    final, scale = (np.broadcast_to(x[some], (T, len(some))) for x in (weights, s2))
+    return mixed_moments(final, found[0], found[1], scale)
 
 
-def _scalar_mixture(sites: list[Site], start: Start, v: Floats, q: Floats, prior: Floats, dt: Floats) -> tuple[Path, Floats]:
+def _scalar_mixture(sites: list[Site], start: Start, v: Floats, q: Floats, prior: Floats, dt: Floats, alone: Alone) -> tuple[Path, Floats]:
     """`mixture` of one number with known σ: all nodes in one pass."""
     p = scalar_nodes(sites, start, v[0] * q, dt)
-    path, _ = run(sites, start, Motion(), Scale(known=1.0), dt, smooth=False)
+    path, _ = run(sites, start, Motion(), Scale(known=1.0), dt, smooth=False, alone=alone)
     after = posterior_weights(prior, p["evidence"])
-    before = np.column_stack((prior, after[:, :-1]))
-    final = np.repeat(after[:, -1:], after.shape[1], axis=1)
+    before = np.concatenate((prior[None], after[:-1]))
+    final = np.broadcast_to(after[-1:], after.shape)
 
     def both(w: Floats, mean: str, variance: str) -> tuple[Floats, Floats]:
         return mixed_moments(w, p[mean][:, :, None], p[variance][:, :, None, None])
@@ -458,25 +491,14 @@ def _scalar_mixture(sites: list[Site], start: Start, v: Floats, q: Floats, prior
     mean, V = both(after, "mean", "V")
     mean_f, V_f = both(before, "mean_f", "V_f")
     smoothed, smoothed_V = both(final, "smoothed", "smoothed_V")
-    own = path.own[:, 0]
-    S = p["V_f"] + path.own_V[:, 0, 0]
-    kish, left = _kish(p["gain"])
+    own = path.own
+    S = p["V_f"] + path.own_V[:, 0]
     changes: dict[str, Any] = {"mean": mean, "V": V, "mean_f": mean_f, "V_f": V_f, "smoothed": smoothed, "smoothed_V": smoothed_V}
-    changes["nis"] = np.where(path.seen, (before * (own - p["mean_f"]) ** 2 / S).sum(axis=0), 0.0)
-    changes["kish"], changes["prior_weight"] = (after * kish).sum(axis=0)[:, None], (after * left).sum(axis=0)[:, None]
-    changes["evidence"], changes["lag_V"] = mixed_evidence(prior, p["evidence"]), None
+    changes["nis"] = np.where(path.seen, (before * (own - p["mean_f"]) ** 2 / S).sum(axis=1), 0.0)
+    changes["evidence"] = mixed_evidence(prior, p["evidence"])
+    motions = [Motion(root=np.sqrt(v * value)[:, None]) for value in q.tolist()]
+    changes["weighing"] = Weighing(sites=sites, start=start, motions=motions, dt=dt, after=after)
     return evolve(path, **changes, last=Known(mean[-1], V[-1], 1, np.full((1, 1), np.nan), np.full(1, np.nan))), after
-
-
-def _kish(gain: Floats) -> tuple[Floats, Floats]:
-    """Kish's number of batches and the prior's weight (nodes, T)."""
-    first, second, prior = np.zeros(len(gain)), np.zeros(len(gain)), np.ones(len(gain))
-    out, left = np.empty_like(gain), np.empty_like(gain)
-    for t, K in enumerate(gain.T):
-        first, second, prior = (1 - K) * first + K, (1 - K) ** 2 * second + K * K, (1 - K) * prior
-        with np.errstate(invalid="ignore"):
-            out[:, t], left[:, t] = first**2 / second, prior
-    return out, left
 
 
 # ---------------------------------------------------------------- generalized linear models
