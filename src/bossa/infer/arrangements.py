@@ -21,6 +21,7 @@ from ..state.plan import BLOCK_CELLS, Plan
 from .covariance import distinct_rows
 
 LARGEST = 2**20  # arrangements that n_perm="all" counts through
+EQUAL = 11  # decimal places, of the largest, to which residuals that are one and the same agree
 COUNTED = 4_096  # of these at a time
 
 
@@ -151,7 +152,8 @@ def exchange(X: np.ndarray, moved: np.ndarray, within: np.ndarray | None, groups
     places = None if groups is None else np.argsort(groups, kind="stable").reshape(int(groups.max()) + 1, -1)
     units = n if places is None else len(places)
     found = []
-    for known in (X, moved.T):
+    size = np.abs(moved).max(axis=1)
+    for known in (X, np.round(moved.T / np.where(size > 0, size, 1.0), EQUAL)):
         labels = distinct_rows(known if places is None else known[places].reshape(units, -1))[1]
         if within is not None:
             labels = np.unique(within * (int(labels.max()) + 1) + labels, return_inverse=True)[1]

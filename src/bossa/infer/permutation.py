@@ -30,7 +30,7 @@ from ..estimate import registry
 from ..estimate.many import each, refit
 from ..kernels.pivots import Pivots
 from ..state.design import Problem
-from ..state.fields import choice, option_owner
+from ..state.fields import choice, flag, option_owner
 from ..state.fit import FitState
 from ..state.inference import InferenceState, ResamplesState
 from ..state.plan import MOST, Plan
@@ -41,6 +41,7 @@ from .constrained import held, pivot, rotated
 from .covariance import standard_errors
 from .exchangeable import ERRORS, SCHEMES, WHERE, Setting, setting
 from .plan import plan
+from .profile import spread_limits
 from .progress import progress_bar
 from .shown import Question, linear_rows, question
 from .verdict import Answer, judged
@@ -66,6 +67,7 @@ class Perm(Common):
     errors    what studentizes the statistic of a linear model: "iid"; "hetero" (HC3), "HC0" … "HC4" for errors of unequal spread;
               "cluster" (CR2), "CR0" "CR1" "CR1S" "CR2" with cluster=
     seed      whatever numpy's default_rng takes; the result keeps the entropy
+    profile_auto  the limits of `varying_spread` of a mixed model, by profile likelihood, come along
     """
 
     n_perm: Any = field(default=1000, validator=_number_or_all)
@@ -75,6 +77,7 @@ class Perm(Common):
     errors: str = choice("iid", among=ERRORS)
     seed: Any = None
     n_jobs: int | None = None
+    profile_auto: bool = flag(True)
     progress: Any = field(default="auto")
 
 
@@ -149,7 +152,8 @@ def permutation(problem: Problem, fit: FitState, target: Target, options: Perm) 
     se = _standard_errors(given, fit, L)
     for part in parts:
         rows = list(part.rows)
-        observed[rows] = (L[rows] @ fit.coef - values[rows]) / se[rows]
+        with np.errstate(divide="ignore", invalid="ignore"):  # a perfect fit
+            observed[rows] = (L[rows] @ fit.coef - values[rows]) / se[rows]
         planned[rows], every[rows] = part.plan.n, part.every
     with progress_bar(options.progress, sum(part.plan.n for part in parts), "permutation") as tick:
         for part in parts:
@@ -175,6 +179,7 @@ def permutation(problem: Problem, fit: FitState, target: Target, options: Perm) 
         seed=given.seed,
         planned=int(planned.max(initial=1)),
         failed=verdict.failed,
+        spread=spread_limits(problem, fit, options.conf_level) if options.profile_auto and target.kind == "params" else None,
     )
     errors = "iid" if given.robust is None else given.robust.errors
     chosen = {"n_perm": options.n_perm, "scheme": given.scheme, "within": options.within, "cluster": options.cluster}
@@ -276,6 +281,9 @@ def _part(
         return Part(rows=tuple(rows), plan=work, every=every, said=said, moves=possible.moves, question=question), possible
     k = rows[0]
     problem, fit = _turned(given, L[k])
+    if given.scheme == "response":  # whatever the data say, refits of the null start there
+        assert given.ones is not None
+        fit = evolve(fit, coef=given.ones * float(problem.link.link(np.mean(moved))))
     work = evolve(work, unit="response", draw=Rearranged(base, moved[0], work.draw, signs), block_size=min(work.block_size, MOST))
     refitted = (problem, fit, pivot(L[k]), values[k])
     return Part(rows=(k,), plan=work, every=every, said=said, moves=possible.moves, refitted=refitted), possible
