@@ -12,7 +12,7 @@ Nothing is assumed silently: a coefficient without a value is an error, unless `
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -297,13 +297,13 @@ def _whole(frame: pl.DataFrame, name: str) -> Floats:
 
 
 def _mean(people: Population, eta: Floats, whose: str) -> Floats:
-    """g⁻¹(η) (n,).   raises  OptionError where the family cannot have it"""
+    """g⁻¹(η), η (…, n).   raises  OptionError where the family cannot have it"""
     family, link = people.spec.family, people.spec.link
     with np.errstate(all="ignore"):
         mu = np.asarray(link.inverse(eta))
     wrong = impossible(family, mu) | (eta <= link.eta_low)
     if wrong.any():
-        bad, rows = mu[np.argmax(wrong)], f"{int(wrong.sum())} of {len(mu)} rows"
+        bad, rows = mu.flat[np.argmax(wrong)], f"{int(wrong.sum())} of {mu.size} rows"
         what = f"the {whose} give a mean of {bad:.4g} in {rows}, which {family.name!r} cannot have."
         raise OptionError(what, where=WHERE, do="Change them, or use another link.")
     return mu
@@ -312,11 +312,18 @@ def _mean(people: Population, eta: Floats, whose: str) -> Floats:
 # ---------------------------------------------------------------- draws
 def draw(people: Population, rng: np.random.Generator) -> Floats:
     """One response (n,), a proportion where rows hold several trials: random effects first, then the rows."""
-    eta = people.eta
-    if people.design.random is not None:
-        eta = eta + scattered(rng, people.design.random.terms, people.roots)
+    return draws(people, [rng])[0]
+
+
+def draws(people: Population, rngs: Sequence[np.random.Generator]) -> Floats:
+    """A response from each generator (b, n)."""
+    eta, random = np.tile(people.eta, (len(rngs), 1)), people.design.random
+    if random is not None:
+        for row, rng in zip(eta, rngs):
+            row += scattered(rng, random.terms, people.roots)
     mu = _mean(people, eta, "random effects")
-    return people.spec.family.sample(rng, mu, people.dispersion, people.design.weights)
+    family, weights = people.spec.family, people.design.weights
+    return np.stack([family.sample(rng, row, people.dispersion, weights) for rng, row in zip(rngs, mu)])
 
 
 def problem(people: Population, y: Floats) -> Problem:

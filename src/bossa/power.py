@@ -27,7 +27,7 @@ from attrs import evolve, field, frozen
 from .errors import BossaWarning, ConvergenceWarning, DataError, FitFailed, OptionError, Refused, warn
 from .estimate import registry
 from .estimate.many import REASONS, each, refit
-from .generate import WHERE, Population, Recipe, check, covariates, draw, population, problem
+from .generate import WHERE, Population, Recipe, check, covariates, draw, draws, population, problem
 from .infer import find_backend, infer, read_options
 from .infer.covariance import covariance
 from .infer.progress import progress_bar
@@ -153,7 +153,7 @@ class PopulationDraw:
     seed: Seed
 
     def __call__(self, rng: np.random.Generator, start: int, b: int) -> Floats:
-        return np.stack([draw(self.people, stream(self.seed, i + 1)) for i in range(start, start + b)])
+        return draws(self.people, [stream(self.seed, i + 1) for i in range(start, start + b)])
 
 
 def replicated(recipe: Recipe, settings: Settings, options: dict[str, Any], seed: Seed, tick: Tick = None) -> tuple[Results, Floats, int]:

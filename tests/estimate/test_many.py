@@ -100,17 +100,19 @@ ONE_FACTOR = {
     "ml": ("y ~ x + g + (1 | s)", {"method": "ml", "weights": "w"}),
     "apart": ("y ~ x + (1 | s) + (0 + x | s)", {}),
     "counted groups": ("y ~ x + (1 | s)", {"freq_weights": "m"}),
+    "balanced": ("z ~ day + (day | s)", {}),
+    "balanced, counted groups": ("y ~ day + (1 | s)", {"freq_weights": "m", "method": "ml"}),
 }
 
 
 def counted_rows():
-    """30 groups of 6 rows; m counts whole groups."""
+    """30 groups of 6 rows, each on the same six days; m counts whole groups."""
     data = rows(180).with_columns(s=pl.int_range(180) % 30)
-    noise = np.random.default_rng(5).normal(size=(2, 30))
+    noise = np.random.default_rng(5).normal(size=(3, 30))
     s = data["s"].to_numpy()
-    return data.with_columns(
-        y=data["y"] + 1.2 * noise[0][s] + 0.8 * noise[1][s] * data["x"], m=1 + data["s"] % 2, s=data["s"].cast(pl.String)
-    )
+    y = data["y"] + 1.2 * noise[0][s] + 0.8 * noise[1][s] * data["x"]
+    day = pl.Series(np.arange(180) // 30)
+    return data.with_columns(y=y, day=day, z=y + 0.5 * noise[2][s] * (day - 2.5), m=1 + data["s"] % 2, s=data["s"].cast(pl.String))
 
 
 @pytest.mark.parametrize("name", ONE_FACTOR)

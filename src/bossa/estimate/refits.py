@@ -20,7 +20,7 @@ from ..kernels import blocks, profiled
 from ..kernels.blocks import Layout, Products
 from ..kernels.gram import FINE, NOT_CONVERGED
 from ..kernels.optimize import minimize
-from ..kernels.replicates import Block, curvature, evaluate, lmm_many, triangles
+from ..kernels.replicates import Block, curvature, evaluate, lmm_many, merged, triangles
 from ..state.design import Design
 from ..state.fit import FitState
 from ..state.plan import Draws
@@ -110,7 +110,7 @@ def _counted_block(prepared: Any, F: Floats, y: Floats, w: Floats | None, count:
 def _block(P: Products, By: Floats, C: Floats, n: Floats, count: Floats | None, reml: bool) -> Block:
     g, p = P.layout.first, C.shape[1] - 1
     order = np.argsort(g.index)
-    return Block(A=P.A, B=P.B[:, :p], By=By, C=C, n=n, count=count, rows=g.rows[order], cols=g.cols[order], reml=reml)
+    return merged(Block(A=P.A, B=P.B[:, :p], By=By, C=C, n=n, count=count, rows=g.rows[order], cols=g.cols[order], reml=reml))
 
 
 def _by_group(lay: Layout, v: Floats) -> Floats:

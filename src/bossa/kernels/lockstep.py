@@ -35,11 +35,12 @@ class Objective(Protocol):
 
 @frozen(eq=False)
 class Descent:
-    """Where each search ended: x (b, m), f there (b,), and whether gᵀHg came below the tolerance (b,)."""
+    """Where each search ended: x (b, m), f there (b,), whether gᵀHg came below the tolerance (b,), and the step (b, m) not taken then."""
 
     x: Floats
     value: Floats
     done: Bools
+    step: Floats
 
 
 def descend(objective: Objective, start: Floats, inverse: Floats, tol: float) -> Descent:
@@ -51,7 +52,7 @@ def descend(objective: Objective, start: Floats, inverse: Floats, tol: float) ->
     """
     b = len(start)
     x, H, length, done = start.copy(), np.tile(inverse, (b, 1, 1)), np.ones(b), np.zeros(b, dtype=bool)
-    everyone = np.arange(b)
+    everyone, last = np.arange(b), np.zeros(start.shape)
     value, gradient = objective.at(x, everyone)
     objective.settle(everyone, np.ones(b, dtype=bool))
     active = np.flatnonzero(np.isfinite(value))
@@ -60,7 +61,7 @@ def descend(objective: Objective, start: Floats, inverse: Floats, tol: float) ->
         step = -np.matmul(H[active], g[:, :, None])[:, :, 0]
         gain = -(step * g).sum(axis=1)
         over = gain < tol
-        done[active[over]] = True
+        done[active[over]], last[active[over]] = True, step[over]
         active, step, gain = active[~over], step[~over], gain[~over]
         if not len(active):
             break
@@ -75,7 +76,7 @@ def descend(objective: Objective, start: Floats, inverse: Floats, tol: float) ->
         x[taken] += moved[better]
         value[taken], gradient[taken] = new[better], slopes[better]
         active = active[length[active] > SHORTEST]
-    return Descent(x, value, done)
+    return Descent(x, value, done, last)
 
 
 def updated(H: Floats, s: Floats, y: Floats) -> Floats:

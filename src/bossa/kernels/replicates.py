@@ -24,7 +24,7 @@ from .gram import FINE, NOT_CONVERGED
 from .lockstep import descend
 from .seam import kernel
 
-TOL = 1e-11  # gᵀH⁻¹g where a replicate stops
+TOL = 1e-9  # gᵀH⁻¹g from which a replicate takes one last step: what is left then is a tenth of √TOL standard errors or less
 DIFFERENCE = 1e-4  # step of differences, of the size of T's row or of what one group can tell of it
 
 
@@ -35,7 +35,7 @@ class Block:
     A      (k, k, G)          B (k, p, G)  Z_gᵀWX
     By     (k, b, G)          C (b, p + 1, p + 1)
     n      (b,)  observations, counts included
-    count  (b, G), None: once
+    count  (b, G), None: once;   det (b, G)  how often each group counts in log|M|, None: as often
     rows, cols  (t,)  T[rows, cols] = θ;   reml  which likelihood
     """
 
@@ -45,6 +45,7 @@ class Block:
     C: Floats
     n: Floats
     count: Floats | None = None
+    det: Floats | None = None
     rows: Ints
     cols: Ints
     reml: bool
@@ -58,8 +59,12 @@ class Block:
         return self.n - self.p if self.reml else self.n
 
     def some(self, index: Ints) -> Block:
-        count = None if self.count is None else self.count[index]
-        return evolve(self, By=self.By[:, index], C=self.C[index], n=self.n[index], count=count)
+        count, det = (None if c is None else c[index] for c in (self.count, self.det))
+        return evolve(self, By=self.By[:, index], C=self.C[index], n=self.n[index], count=count, det=det)
+
+    @property
+    def in_det(self) -> Floats | None:
+        return self.count if self.det is None else self.det
 
 
 @frozen(kw_only=True, eq=False)
@@ -67,17 +72,51 @@ class Points:
     """What is known at θ (b, t).
 
     criterion (b,), gradient (b, t);  L (b, p + 1, p + 1)  factor of R, the identity where there is none
-    half   (b, k, k, G)  L_g⁻¹Tᵀ
+    inverse (k, k, b, G)  L_g⁻¹;  T (b, k, k)
     e, u   (b, s, k, G)  Z_gᵀW(residual − Zb) and modes, of y and (REML) of X's whitened columns;  scale (b, s) of their products
     """
 
     criterion: Floats
     gradient: Floats
     L: Floats
-    half: Floats
+    inverse: Floats
+    T: Floats
     e: Floats
     u: Floats
     scale: Floats
+
+
+def merged(block: Block) -> Block:
+    """The same likelihood with fewer groups, where many share A_g and Z_gᵀWX, as in balanced designs.
+
+    An orthogonal turn of m such groups leaves one with X and their mean of Z_gᵀWy, counted m times, and m − 1 without X, of which only
+    the scatter of Z_gᵀWy about that mean matters: k groups have it too.
+    """
+    A, B, (k, p, G), b = block.A, block.B, block.B.shape, len(block.n)
+    few = G / (2 * (k + 1))
+    if len(np.unique(A[0, 0])) > few:
+        return block
+    same = np.concatenate((A.reshape(k * k, G), B.reshape(k * p, G))).T
+    _, first, which = np.unique(same, axis=0, return_index=True, return_inverse=True)
+    U, which = len(first), which.reshape(-1)
+    if len(first) > few:
+        return block
+    member = (which[:, None] == np.arange(U)).astype(float)
+    count = np.ones((b, G)) if block.count is None else block.count
+    total = count @ member
+    mean = (block.By * count) @ member / np.where(total > 0, total, 1.0)
+    left = block.By - mean[:, :, which]
+    S = ((left[:, None] * left * count) @ member).transpose(2, 3, 0, 1)
+    values, vectors = np.linalg.eigh(S)
+    root = (vectors * np.sqrt(np.maximum(values, 0.0))[:, :, None, :]).transpose(2, 0, 3, 1).reshape(k, b, k * U)
+    return evolve(
+        block,
+        A=np.concatenate([A[:, :, first]] * (k + 1), axis=2),
+        B=np.concatenate((B[:, :, first], np.zeros((k, p, k * U))), axis=2),
+        By=np.concatenate((mean, root), axis=2),
+        count=np.concatenate((total, np.ones((b, k * U))), axis=1),
+        det=np.concatenate((total, np.zeros((b, k * U))), axis=1),
+    )
 
 
 def triangles(rows: Ints, cols: Ints, k: int, theta: Floats) -> Floats:
@@ -101,14 +140,14 @@ def evaluate(at: Block, theta: Floats, precision: Floats | None = None) -> Point
             M[a, a] += 1.0
         inverse, logs = inverse_factors(M)
         inverse, logs = inverse.reshape(k, k, b, G), logs.reshape(b, G)
-        half = np.einsum("acbg,bdc->badg", inverse, T)
-        W = np.empty((b, p + 1, k, G))
-        np.einsum("badg,dsg->bsag", half, at.B, out=W[:, :p])
-        np.einsum("badg,dbg->bag", half, at.By, out=W[:, p])
+        TB = np.empty((b, k, p + 1, G))  # Tᵀ Z_gᵀW[X y]
+        TB[:, :, :p] = (T.transpose(0, 2, 1) @ at.B.reshape(k, p * G)).reshape(b, k, p, G)
+        TB[:, :, p] = T.transpose(0, 2, 1) @ at.By.transpose(1, 0, 2)
+        W = np.einsum("acbg,bcsg->bsag", inverse, TB)
         flat = W.reshape(b, p + 1, k * G)
         L, bad = _cholesky(at.C - flat @ _counted(W, at.count).reshape(b, p + 1, k * G).transpose(0, 2, 1))
         r2 = L[:, p, p] ** 2
-        logdet = 2.0 * (logs if at.count is None else logs * at.count).sum(axis=1)
+        logdet = 2.0 * _counted(logs, at.in_det).sum(axis=1)
         criterion = logdet + at.free * (1.0 + np.log(2.0 * np.pi * r2 / at.free))
         if at.reml:
             criterion += 2.0 * np.log(np.abs(np.einsum("bii->bi", L)[:, :p])).sum(axis=1)
@@ -121,11 +160,11 @@ def evaluate(at: Block, theta: Floats, precision: Floats | None = None) -> Point
         scale = np.ones((b, D.shape[1]))
         scale[:, 0] = at.free / r2 if precision is None else precision
         slope = -2.0 * np.matmul(e, (_counted(u, at.count) * scale[:, :, None, None]).swapaxes(2, 3)).sum(axis=1)
-        inside = _counted(np.einsum("aibg,ajbg->bijg", inverse, inverse), at.count).reshape(b, k * k, G)
+        inside = _counted(np.einsum("aibg,ajbg->bijg", inverse, inverse), at.in_det).reshape(b, k * k, G)
         of_logdet = (inside @ at.A.reshape(k * k, G).T).reshape(b, k, k, k, k)
         slope += 2.0 * np.einsum("bijac,bci->baj", of_logdet, T)
     criterion = np.where(bad | ~np.isfinite(criterion), np.inf, criterion)
-    return Points(criterion=criterion, gradient=slope[:, at.rows, at.cols], L=L, half=half, e=e, u=u, scale=scale)
+    return Points(criterion=criterion, gradient=slope[:, at.rows, at.cols], L=L, inverse=inverse, T=T, e=e, u=u, scale=scale)
 
 
 def _counted(V: Floats, count: Floats | None) -> Floats:
@@ -158,9 +197,9 @@ def _cholesky(R: Floats) -> tuple[Floats, Bools]:
 
 def curvature(at: Block, points: Points) -> Floats:
     """Q (b, k, k) = ∂criterion/∂Σ: negative along a direction without variance means that it wants some."""
-    HA = np.einsum("bacg,cdg->badg", points.half, at.A)
-    A = at.A.sum(axis=2) if at.count is None else np.einsum("acg,bg->bac", at.A, at.count)
-    Q = A - np.einsum("bacg,badg->bcd", _counted(HA, at.count), HA)
+    HA = np.einsum("acbg,bdc,deg->baeg", points.inverse, points.T, at.A, optimize=True)
+    A = at.A.sum(axis=2) if at.in_det is None else np.einsum("acg,bg->bac", at.A, at.in_det)
+    Q = A - np.einsum("bacg,badg->bcd", _counted(HA, at.in_det), HA)
     return Q - np.einsum("bsag,bscg,bs->bac", _counted(points.e, at.count), points.e, points.scale)
 
 
@@ -251,5 +290,6 @@ def lmm_many(block: Block, start: Floats, inverse: Floats) -> tuple[Floats, Floa
     returns  θ (b, t), criterion (b,), L (b, p + 1, p + 1) of `Points` there, code (b,)
     """
     ended = descend(Criterion(block), start, inverse, TOL)
-    points = evaluate(block, ended.x)
-    return ended.x, points.criterion, points.L, np.where(ended.done, FINE, NOT_CONVERGED)
+    theta = ended.x + ended.step
+    points = evaluate(block, theta)
+    return theta, points.criterion, points.L, np.where(ended.done, FINE, NOT_CONVERGED)
