@@ -108,9 +108,10 @@ def _inverses(G: Floats) -> tuple[Floats, Any]:
     """
     diagonal = np.einsum("bii->ib", G)
     fine = (diagonal > 0).all(axis=0) & np.isfinite(G).all(axis=(1, 2))
-    scale = np.sqrt(np.where(fine, diagonal, 1.0))
-    eye = np.eye(len(diagonal))[:, :, None]
-    A = np.where(fine, G.transpose(1, 2, 0), eye) / (scale[:, None] * scale)
+    unit = 1.0 / np.sqrt(np.where(fine, diagonal, 1.0))
+    A = G.transpose(1, 2, 0).copy()
+    A[:, :, ~fine] = np.eye(len(unit))[:, :, None]
+    A *= unit[:, None] * unit
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
         for i in range(len(A)):
             column = A[i].copy()
@@ -120,8 +121,9 @@ def _inverses(G: Floats) -> tuple[Floats, Any]:
             A[i, i] = -1.0 / column[i]
     inflation = -np.einsum("iib->ib", A)
     fine &= (inflation > 0).all(axis=0) & (inflation.sum(axis=0) < CONDITION**1.5)
-    inverse = np.where(fine, -A, eye) / (scale[:, None] * scale)
-    return inverse.transpose(2, 0, 1), fine
+    A[:, :, ~fine] = -np.eye(len(unit))[:, :, None]
+    A *= -unit[:, None] * unit
+    return A.transpose(2, 0, 1), fine
 
 
 def _counted_rows(rng: np.random.Generator) -> tuple[Any, ...]:
