@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from bossa import load_dataset, model
-from bossa.assimilate import batches, causal_kalman, discount, estimates, nig, resume, student_t
+from bossa.assimilate import batches, causal_kalman, discount, estimates, nig, particle_filter, resume, student_t
 from bossa.assimilate.engine import Scale, evidences
 from bossa.errors import BossaError, DataError, DataWarning, FitFailed, NotYet, OptionError, Refused, UnknownOption
 from bossa.kernels.kalman import filter_scalars
@@ -587,12 +587,54 @@ def test_student_t_errors_bear_an_outlier_and_become_normal():
     one = estimates([3.0], [0.5], prior=normal(0, 1), obs=student_t(3))
     grid = np.linspace(-2, 4, 600_001)
     assert one.final_mean == pytest.approx(grid[np.argmax(stats.norm.logpdf(grid) + stats.t.logpdf((3 - grid) / 0.5, 3))], abs=1e-5)
-    with pytest.raises(NotYet, match="particle_filter"):
-        estimates(y, se, obs=student_t(4), drift="bayes")
     with pytest.raises(OptionError, match="obs"):
         estimates(y, se, obs="student")
     again = resume(robust.to_json())
     assert again.final_mean == robust.final_mean
+
+
+def test_student_t_errors_of_several_parameters_are_the_mode():
+    """One batch of two parameters: scipy's mode of prior × multivariate t, and Laplace's evidence with the expected weight."""
+    from scipy.optimize import minimize
+
+    y, V, df = np.array([3.0, -1.0]), np.array([[0.5, 0.2], [0.2, 0.3]]), 3
+    t = stats.multivariate_t(shape=V, df=df)
+    prior = stats.multivariate_normal(np.zeros(2), np.eye(2))
+    best = minimize(lambda b: -prior.logpdf(b) - t.logpdf(y - b), np.zeros(2), tol=1e-12)
+    one = estimates([y], vcovs=[V], prior=normal(0, 1), obs=student_t(df))
+    np.testing.assert_allclose(one.final_mean, best.x, atol=1e-6)
+    q = (y - best.x) @ np.linalg.solve(V, y - best.x)
+    P = np.linalg.inv(np.eye(2) + (df + 2) / (df + q) * np.linalg.inv(V))
+    np.testing.assert_allclose(one.covariance[-1], P, rtol=1e-6)
+    assert one.log_evidence == pytest.approx(-best.fun + math.log(2 * math.pi) + 0.5 * np.linalg.slogdet(P)[1], abs=1e-6)  # scipy's mode
+    assert np.abs(one.final_mean).max() < np.abs(estimates([y], vcovs=[V], prior=normal(0, 1)).final_mean).max()
+
+
+@pytest.mark.parametrize("drift", ["ml", "bayes"])
+@pytest.mark.parametrize("prior", [normal(0.5, 2), None], ids=["proper", "flat"])
+def test_student_t_errors_while_the_drift_is_unknown(drift, prior):
+    nearly = estimates(B_Y, B_SE, prior=prior, drift=drift, obs=student_t(1e7))
+    exact = estimates(B_Y, B_SE, prior=prior, drift=drift)
+    np.testing.assert_allclose(nearly.posterior_mean, exact.posterior_mean, atol=2e-6)
+    np.testing.assert_allclose(nearly.smoothed_sd, exact.smoothed_sd, atol=1e-5)
+    assert nearly.log_evidence == pytest.approx(exact.log_evidence, abs=1e-5)
+    with_outlier = [*B_Y, 9.0], [*B_SE, 0.3]
+    robust = estimates(*with_outlier, prior=normal(0.5, 2), drift=drift, obs=student_t(4))
+    plain = estimates(*with_outlier, prior=normal(0.5, 2), drift=drift)
+    assert plain.final_mean > 8 > 4 > robust.final_mean
+    assert robust.diagnostics["q"] < plain.diagnostics["q"] / 10
+    again = resume(robust.to_json())
+    assert again.final_mean == robust.final_mean
+
+
+def test_student_t_errors_of_a_drifting_number_are_near_the_particles():
+    y, se = np.array([0.1, -0.1, 0.05, 1.2, 0.1, 0.2]), np.full(6, 0.15)
+    r = estimates(y, se, prior=normal(0, 1), drift=0.01, obs=student_t(4))
+    cloud = particle_filter(y, se, process_sd=0.1, observation_log_pdf=student_t(4), n_particles=40_000, seed=1)
+    np.testing.assert_allclose(
+        r.posterior_mean, cloud.posterior_mean, atol=0.6 * cloud.posterior_sd.max()
+    )  # Laplace: skewness at the outlier
+    assert r.log_evidence == pytest.approx(cloud.log_evidence, abs=0.4)
 
 
 def test_filtered_states_are_calibrated_when_the_drift_is_right_and_not_when_it_is_denied():

@@ -114,28 +114,30 @@ def estimate_site(batch: Any, time: float, estimate: Floats, vcov: Floats, n: fl
 
 
 def robust_site(df: float, site: Site, U: Floats, d: Floats) -> Site:
-    """One estimate whose error is Student-t, as the Gaussian site that meets it at the mode: its weight is w = (df + 1)/(df + z²).
+    """An estimate whose error is (multivariate) Student-t, as the Gaussian site that meets it at the mode: its weight is (df + k)/(df + q).
 
-    site  of the estimate with its stated error;  U (1, 1), d (1,)  the forecast
+    site  of the estimate with its stated covariance, q = |z − Jβ|²;  U (k, k), d (k,)  the forecast
 
     Source: Lange, Little & Taylor (1989) §3; West (1984) for filters.
     """
-    if not len(site.z):
+    k = len(site.z)
+    if not k:
         return site
-    j, prior, centre = float(site.J[0, 0]), float(U[0, 0]) ** 2, float(U[0, 0] * d[0])
-    y = float(site.z[0]) / j
-    w, m = 1.0, y if prior == 0 else centre / prior
+    forecast, m = known(U, d), np.linalg.solve(site.J, site.z)
+    m = np.where(np.isnan(forecast.mean), m, forecast.mean)
+    size = 1 / np.abs(site.J).max()
     for _ in range(200):
-        before, w = m, (df + 1) / (df + (j * (y - m)) ** 2)
-        m = (centre + w * j * j * y) / (prior + w * j * j)
-        if abs(m - before) < 1e-14 * (abs(m) + 1 / j):
+        before, away = m, site.z - site.J @ m
+        root = math.sqrt((df + k) / (df + float(away @ away)))
+        m = np.linalg.lstsq(np.vstack((U, root * site.J)), np.concatenate((d, root * site.z)), rcond=None)[0]
+        if np.abs(m - before).max() < 1e-14 * (np.abs(m).max() + size):
             break
-    z2 = (j * (y - m)) ** 2
-    constant = math.lgamma((df + 1) / 2) - math.lgamma(df / 2) - 0.5 * math.log(math.pi * df) + math.log(j)
-    root = math.sqrt(w)
-    logc = constant - (df + 1) / 2 * math.log1p(z2 / df) + 0.5 * w * z2
-    J = np.array([[root * j]])
-    return Site(batch=site.batch, time=site.time, n=site.n, J=J, z=J[:, 0] * y, rss=0.0, logc=logc, hash=site.hash, exact=False)
+    away = site.z - site.J @ m
+    q = float(away @ away)
+    w = (df + k) / (df + q)
+    constant = math.lgamma((df + k) / 2) - math.lgamma(df / 2) - 0.5 * k * math.log(math.pi * df) + float(np.linalg.slogdet(site.J)[1])
+    logc = constant - (df + k) / 2 * math.log1p(q / df) + 0.5 * w * q
+    return evolve(site, J=math.sqrt(w) * site.J, z=math.sqrt(w) * site.z, logc=logc, exact=False)
 
 
 def rescaled(site: Site, sigma: float) -> Site:

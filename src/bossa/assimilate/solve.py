@@ -213,14 +213,14 @@ def solve(state: AssimState) -> Solution:
     notes.extend(_random_notes(state))
     sites = [rescaled(s, scale.known) for s in raw] if scale.known is not None else raw
     unit = float(np.median(steps[1:])) if len(steps) > 1 and np.median(steps[1:]) > 0 else 1.0
+    sources = None if options.obs_df is None else [partial(robust_site, options.obs_df, s) for s in sites]
     if isinstance(options.drift, str) and options.drift in ("ml", "bayes") and len(sites):
         steps[0] = unit
         steps = steps / unit
-        path, motion = _unknown_drift(sites, start, scale, steps, options.drift, chosen, notes, own)
+        path, motion = _unknown_drift(sites, start, scale, steps, options.drift, chosen, notes, own, sources)
     else:
         motion = motion_of(options.drift)
-        sources = sites if options.obs_df is None else [partial(robust_site, options.obs_df, s) for s in sites]
-        path, sites = run(sources, start, motion, scale, steps)
+        path, sites = run(sources or sites, start, motion, scale, steps)
     if options.obs_df is not None and sites:
         notes.append(f"approximate: Student-t errors with {options.obs_df:g} df, each estimate weighted at the mode")
     elif options.backend == "ibis" and sites:
@@ -370,15 +370,22 @@ def _coefficient_variances(sites: Sequence[Site], k: int, own: int) -> Floats:
 
 
 def _unknown_drift(
-    sites: list[Site], start: Start, scale: Scale, dt: Floats, how: str, chosen: dict, notes: list[str], own: int
+    sites: list[Site], start: Start, scale: Scale, dt: Floats, how: str, chosen: dict, notes: list[str], own: int, sources: Any
 ) -> tuple[Path, Motion]:
-    """The path with q estimated or integrated out.   own: how many of the numbers are coefficients; random effects stand still"""
+    """The path with q estimated or integrated out.
+
+    own      how many of the numbers are coefficients; random effects stand still
+    sources  functions of the forecast that make a site, None: the sites are what they are
+    """
     alone = estimated(sites, start.k)
     v = typical_variances(sites, alone) if own == start.k else _coefficient_variances(sites, start.k, own)
     base = Motion(root=np.diag(np.sqrt(v)))
     if how == "ml":
 
         def evidence(q: Floats) -> Floats:
+            if sources:
+                tried = [run(sources, start, base.scaled(value), scale, dt, smooth=False)[0] for value in q.tolist()]
+                return np.array([path.evidence[-1] for path in tried])
             if one_number(start, scale):
                 return scalar_nodes(sites, start, v[0] * q, dt)["evidence"][-1]
             return evidences(sites, start, [base.scaled(value) for value in q.tolist()], scale, dt)
@@ -393,9 +400,12 @@ def _unknown_drift(
             f"drift by maximum likelihood: Q = {q:.6g} × a batch's variance, taken as known; LR against none {ratio:.4g}, p {p:.4g}"
         )
         motion = base.scaled(q)
-        return run(sites, start, motion, scale, dt, alone=alone)[0], motion
-    values, prior = nodes(SCALAR_NODES if one_number(start, scale) else NODES)
-    path, weights = mixture(sites, start, scale, base, v, values, prior, dt, alone)
+        return (run(sources, start, motion, scale, dt) if sources else run(sites, start, motion, scale, dt, alone=alone))[0], motion
+    values, prior = nodes(SCALAR_NODES if one_number(start, scale) and not sources else NODES)
+    if sources:
+        path, weights = _remade_mixture(sources, start, scale, base, values, prior, dt)
+    else:
+        path, weights = mixture(sites, start, scale, base, v, values, prior, dt, alone)
     mean_q = float(weights[-1] @ values)
     chosen |= {"q": mean_q, "Q": mean_q * v, "q_weights": weights[-1], "q_nodes": values}
     notes.append(
@@ -464,6 +474,27 @@ def mixture(
         weighing=Weighing(sites=sites, start=start, motions=motions, dt=dt, after=after) if k <= KISH_SIZE else None,
     )
     return path, after
+
+
+def _remade_mixture(sources: Any, start: Start, scale: Scale, base: Motion, q: Floats, prior: Floats, dt: Floats) -> tuple[Path, Floats]:
+    """`mixture` of sites that the forecast makes: each node has its own; batches on their own and weights are of the likeliest node."""
+    paths = [run(sources, start, base.scaled(value), scale, dt)[0] for value in q.tolist()]
+
+    def each(name: str) -> Floats:
+        return np.stack([getattr(path, name) for path in paths], axis=1)
+
+    evidence = each("evidence")
+    after = posterior_weights(prior, evidence)
+    before = np.concatenate((prior[None], after[:-1]))
+    final, best = np.broadcast_to(after[-1:], after.shape), paths[int(np.argmax(after[-1]))]
+    changes: dict[str, Any] = {"nis": (before * each("nis")).sum(axis=1), "evidence": mixed_evidence(prior, evidence), "lag_V": None}
+    changes["mean"], changes["V"] = mixed_moments(after, each("mean"), each("V"))
+    changes["mean_f"], changes["V_f"] = mixed_moments(before, each("mean_f"), each("V_f"))
+    if best.smoothed is not None:
+        changes["smoothed"], changes["smoothed_V"] = mixed_moments(final, each("smoothed"), each("smoothed_V"))
+    k = start.k
+    last = Known(changes["mean"][-1], changes["V"][-1], best.last.rank, np.full((k, k), np.nan), np.full(k, np.nan))
+    return evolve(best, **changes, last=last), after
 
 
 def _mixed_smoother(track: Track, weights: Floats, s2: Floats) -> tuple[Floats | None, Floats | None]:

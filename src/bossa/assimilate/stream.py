@@ -278,7 +278,8 @@ def estimates(
     batch    ids, None: 0, 1, …;  time: when each was made, in any order
     n        rows behind each: with few, their standard errors are not known well enough to be taken as known, and that is said
     between  variance between batches beyond their errors: a number, "dl", "pm", "ml" or "reml" (random effects; one parameter)
-    obs      "gaussian", or student_t(4): estimates with heavier tails (one parameter, drift given), weighted at the mode, deterministic
+    obs      "gaussian", or student_t(4): estimates with heavier tails, each weighted at the mode, deterministic; of several parameters
+             multivariate, one weight for a batch
     missing  "error", or "skip": nan is a batch that was not seen
     others   as in `batches`
 
@@ -315,7 +316,7 @@ def estimates(
         order=order,
         timed=True,
         between=_between(between, k, where),
-        obs_df=_obs(obs, k, drift, where),
+        obs_df=_obs(obs, where),
         alpha=share(alpha, where),
     )
     if order not in ("replay", "append"):
@@ -338,15 +339,12 @@ def _between(value: Any, k: int, where: str) -> Any:
     return value
 
 
-def _obs(value: Any, k: int, drift: Any, where: str) -> float | None:
+def _obs(value: Any, where: str) -> float | None:
     """Degrees of freedom of Student-t errors, None: normal."""
     if isinstance(value, str) and value.lower() == "gaussian":
         return None
     if not isinstance(value, StudentT):
         raise OptionError(f"obs={value!r} is neither 'gaussian' nor student_t(df).", where=where)
-    if k > 1 or drift is True or drift in ("ml", "bayes"):
-        what = "Student-t errors are built for one parameter whose drift is given."
-        raise NotYet(what, where=where, do="Use particle_filter(observation_log_pdf=student_t(4)).")
     return value.df
 
 
