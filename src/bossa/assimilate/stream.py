@@ -25,7 +25,7 @@ from ..kernels.link import resolve_link
 from ..kernels.pooling import METHODS
 from ..kernels.streams import entropy
 from ..state.posterior import Posterior
-from ..state.provenance import hash_columns
+from ..state.provenance import hash_parts
 from ..state.target import Target
 from ..types import Floats, Ints
 from .cloud import StudentT
@@ -390,7 +390,8 @@ def taken(state: AssimState, frame: pl.DataFrame) -> AssimState:
     assert state.by is not None
     rows = encoded(state, frame, split(frame, state.by, state.time))
     if state.within is not None:
-        new = [r for r in rows if not _told_before(state, r.batch, r.hash)]
+        known = _hashes(state)
+        new = [r for r in rows if not _told_before(known, r.batch, r.hash)]
         for r in new:
             state = evolve(state, within=evolve(state.within, seen=met(state.within, r.batch, r.grouped)))  # type: ignore[arg-type]
     if state.kind == "lm":
@@ -398,33 +399,36 @@ def taken(state: AssimState, frame: pl.DataFrame) -> AssimState:
     family = state.encoder.spec.family
     for r in rows:
         family.check(r.y, r.weights, response=f"the response of batch {r.batch!r}")
-    rows = [r for r in rows if not _told_before(state, r.batch, r.hash)]
+    known = _hashes(state)
+    rows = [r for r in rows if not _told_before(known, r.batch, r.hash)]
     return added(linearised(rows, state), [], [r.hash for r in rows]) if rows else state
 
 
 def added(state: AssimState, sites: Iterable[Site], hashes: Sequence[str] = ()) -> AssimState:
     """The state with sites appended: ids checked, the chain carried on."""
-    chain = state.chain
-    known = list(state.sites)
+    chain, kept, known = state.chain, list(state.sites), _hashes(state)
     for site in sites:
-        if not _told_before(evolve(state, sites=tuple(known)), site.batch, site.hash):
-            known.append(site)
+        if not _told_before(known, site.batch, site.hash):
+            kept.append(site)
+            known[site.batch] = site.hash
             chain = hashlib.sha256(f"{chain}{site.batch!r}{site.hash}".encode()).hexdigest()
     for h in hashes:
         chain = hashlib.sha256(f"{chain}{h}".encode()).hexdigest()
-    return evolve(state, sites=tuple(known), chain=chain)
+    return evolve(state, sites=tuple(kept), chain=chain)
 
 
-def _told_before(state: AssimState, batch: Any, hash_: str) -> bool:
-    for site in state.sites:
-        if site.batch == batch:
-            if site.hash == hash_:
-                return True
-            what = "this batch was taken in before, with other rows."
-            raise DataError(
-                what, where=f"batch {batch!r}", do="Give it an id of its own; a corrected batch needs the stream to begin again."
-            )
-    return False
+def _hashes(state: AssimState) -> dict[Any, str]:
+    """The hash of each batch, by its id."""
+    return {site.batch: site.hash for site in state.sites}
+
+
+def _told_before(known: dict[Any, str], batch: Any, hash_: str) -> bool:
+    if batch not in known:
+        return False
+    if known[batch] == hash_:
+        return True
+    what = "this batch was taken in before, with other rows."
+    raise DataError(what, where=f"batch {batch!r}", do="Give it an id of its own; a corrected batch needs the stream to begin again.")
 
 
 def plain_id(value: Any, where: str = "batch") -> Any:
@@ -482,7 +486,7 @@ def encoded(state: AssimState, frame: pl.DataFrame, parts: Sequence[tuple[Any, f
     for values in (weights, freq):
         if values is not None:
             ok &= np.nan_to_num(values) > 0
-    X = np.ascontiguousarray(made.X[:, state.kept])
+    X = np.ascontiguousarray(made.X if all(state.kept) else made.X[:, state.kept])
     if state.varying is not None:
         X = np.hstack((X, columns(state.varying, encoder.random(frame), tuple(term.group for term in encoder.varying))))
         ok &= ~np.isnan(X).any(axis=1)
@@ -496,12 +500,12 @@ def encoded(state: AssimState, frame: pl.DataFrame, parts: Sequence[tuple[Any, f
         raise DataError("a value is infinite.", where="a new batch", do="Leave those rows out.")
     read = {name: frame.get_column(name).to_numpy() for name in columns_read(encoder) if name in frame.columns}
     out = []
-    for batch, when, index in parts:
+    hashes = hash_parts(read, [index for _, _, index in parts])
+    for (batch, when, index), hashed in zip(parts, hashes):
         used = index[ok[index]]
         some = {n: None if v is None else v[used] for n, v in (("offset", made.offset), ("weights", weights), ("freq", freq))}
-        told = hash_columns({name: column[index] for name, column in read.items()})
         random_part = None if state.within is None else grouped(state.within, labels, Z, used)
-        out.append(Rows(batch=batch, time=when, X=X[used], y=y[used], hash=told, grouped=random_part, **some))
+        out.append(Rows(batch=batch, time=when, X=X[used], y=y[used], hash=hashed, grouped=random_part, **some))
     return out
 
 

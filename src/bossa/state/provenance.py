@@ -14,7 +14,7 @@ import hashlib
 import json
 import math
 import platform
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -223,8 +223,12 @@ def _plain(value: Any) -> Any:
 
 def hash_array(values: np.ndarray) -> str:
     """Of its numbers as little-endian doubles; −0 counts as 0 and every nan as the same."""
+    return hashlib.sha256(_canonical_doubles(values).tobytes()).hexdigest()
+
+
+def _canonical_doubles(values: np.ndarray) -> np.ndarray:
     x = np.asarray(values, dtype="<f8") + 0.0
-    return hashlib.sha256(np.where(np.isnan(x), np.nan, x).tobytes()).hexdigest()
+    return np.where(np.isnan(x), np.nan, x)
 
 
 def hash_columns(columns: Mapping[str, Any], row_order: str = "kept") -> str:
@@ -237,6 +241,27 @@ def hash_columns(columns: Mapping[str, Any], row_order: str = "kept") -> str:
         return digest({name: v if v.dtype.kind == "f" else v.tolist() for name, v in plain.items()})
     rows = zip(*(v.tolist() for v in plain.values()))
     return digest({"columns": list(plain), "rows": sorted(digest(row) for row in rows)})
+
+
+def hash_parts(columns: Mapping[str, Any], parts: Sequence[np.ndarray]) -> list[str]:
+    """`hash_columns` of some rows of the columns, for many parts: (n,) places of the rows of each."""
+    order = np.concatenate([np.zeros(0, dtype=np.intp), *parts])
+    plain: list[tuple[str, Any, bool]] = []
+    for name in sorted(columns):
+        column = np.asarray(columns[name])
+        number = column.dtype.kind in "iufb"
+        plain.append((json.dumps(name), memoryview(_canonical_doubles(column)[order]) if number else column[order], number))
+    out, end = [], 0
+    for part in parts:
+        begin, end, told = end, end + len(part), []
+        for key, values, number in plain:
+            if number:
+                told.append(f'{key}:{{"sha256":"{hashlib.sha256(values[begin:end]).hexdigest()}","shape":[{len(part)}]}}')
+            else:
+                v = _column(values[begin:end])
+                told.append(f"{key}:{canonical(v if v.dtype.kind == 'f' else v.tolist())}")
+        out.append(hashlib.sha256(f"{{{','.join(told)}}}".encode()).hexdigest())
+    return out
 
 
 def _column(values: Any) -> np.ndarray:
