@@ -37,6 +37,8 @@ FREE_OF_LAYERS = {"datasets"}  # data files and their reader: needs errors only,
 # (importing module, imported package): why the wall has a door here
 DOORS: dict[tuple[str, str], str] = {
     ("__init__", "*"): "public names, resolved lazily; the TYPE_CHECKING block tells type checkers where they live",
+    ("assimilate.result", "report"): "a result is held without a Model: its plot() and explain() load report when they are asked",
+    ("state.posterior", "report"): "the same of a Posterior's explain()",
 }
 
 # Third-party packages, and the only places that may import them (path prefixes under src/bossa).

@@ -432,24 +432,25 @@ class Model:
         self._fitted("resamples")
         return table.resamples_frame(self)
 
-    def trajectory(self, *, smoothed: bool = False) -> pl.DataFrame:
-        """After .infer(how="assim"): the parameters or effects after each batch (smoothed: each given all batches)."""
-        self._fitted("trajectory()")
-        return stream_of(self.inference if self.focus is None else self.focus_inference, "trajectory").trajectory(smoothed=smoothed)
+    @property
+    def stream(self):
+        """After .infer(how="assim"): the `AssimilationResult`, with news(), weights(), aci(), redesign(), compare(), to_json()."""
+        self._fitted("stream")
+        return stream_of(self.inference if self.focus is None else self.focus_inference, "stream")
+
+    def trajectory(self, *, smoothed: bool = False, lag: int | None = None) -> pl.DataFrame:
+        """After .infer(how="assim"): the parameters or effects after each batch (smoothed: each given all batches, or `lag` more)."""
+        return self.stream.trajectory(smoothed=smoothed, lag=lag)
 
     def plot_trajectory(self, *, smoothed: bool = False):
         """After .infer(how="assim"): each number after each batch, with its interval and the alarms."""
-        frame = self.trajectory(smoothed=smoothed)
-        state: Any = self.inference if self.focus is None else self.focus_inference
-        return plot.drawing("trajectory")(frame, self.spec.formula, state.level, smoothed)
+        return self.stream.plot(smoothed=smoothed)
 
     def monitor(
         self, *, z_limit: float = 3.0, k: float = 0.5, h: float = 5.0, null: float = 0.0, mixture_sd: float | None = None
     ) -> pl.DataFrame:
         """After .infer(how="assim"): does the stream still agree with the model? Options as `bossa.assimilate.monitor`."""
-        self._fitted("monitor()")
-        stream = stream_of(self.inference if self.focus is None else self.focus_inference, "stream to monitor")
-        return stream.monitor(z_limit=z_limit, k=k, h=h, null=null, mixture_sd=mixture_sd)
+        return self.stream.monitor(z_limit=z_limit, k=k, h=h, null=null, mixture_sd=mixture_sd)
 
     # ---------------------------------------------------------------- reading
     def tidy(self) -> pl.DataFrame:

@@ -9,7 +9,9 @@ import polars as pl
 import pytest
 from scipy import stats
 
+from bossa import model
 from bossa.assimilate import batches, causal_kalman, discount, estimates, fixed_lag, influence_range, nig, resume
+from bossa.assimilate.monitoring import why_no_e_values
 from bossa.errors import OptionError, Refused
 from bossa.kernels.monitors import cusum, ljung_box, log_e_value, rows_needed, sequence_radius, surprise
 from bossa.state.distributions import normal
@@ -119,6 +121,95 @@ def test_e_values_need_a_still_effect_and_a_prior():
     np.testing.assert_allclose(mixed, own, rtol=1e-12)
 
 
+def weeks(seed=0, T=8):
+    rng = np.random.default_rng(seed)
+    n = 30 * T
+    week = np.repeat(np.arange(T), 30)
+    x = rng.normal(size=n)
+    return pl.DataFrame({"x": x, "week": week, "y": 1 + (2 + 0.1 * week) * x + rng.normal(size=n)})
+
+
+def test_e_values_of_unknown_sigma_are_ratios_of_marginal_likelihoods():
+    """By quadrature over σ of the normal densities of y, coefficients of other terms flat, σ² ~ 1/σ²."""
+    data = weeks(T=3).with_columns(z=pl.Series(np.random.default_rng(7).normal(size=90)))
+    r = batches("y ~ x + z", data, by="week", prior={"z": normal(0, 0.5)}, sigma0=0.8)
+    X, y, tau = np.column_stack((np.ones(90), data["x"], data["z"])), data["y"].to_numpy(), 0.5 / 0.8
+    Z = X[:, :2]
+    residual = np.eye(90) - Z @ np.linalg.solve(Z.T @ Z, Z.T)
+    basis = np.linalg.svd(residual)[0][:, :88]  # what flat coefficients leave of y
+    u, w = basis.T @ y, basis.T @ X[:, 2]
+    log_s = np.linspace(-3, 3, 4001)
+    marginal = [
+        sum(stats.multivariate_normal(np.zeros(88), np.exp(2 * s) * (np.eye(88) + t2 * np.outer(w, w))).pdf(u) for s in log_s[::20])
+        for t2 in (tau**2, 0.0)
+    ]
+    m = r.monitor().filter(pl.col("term") == "z")
+    assert m["e_value"][2] == pytest.approx(marginal[0] / marginal[1], rel=1e-8)
+    assert r.monitor().filter(pl.col("term") == "x")["e_value"].is_null().all()  # flat about it
+    some = r.monitor(mixture_sd=tau).filter(pl.col("term") == "z")
+    np.testing.assert_allclose(some["e_value"], m["e_value"], rtol=1e-13)
+    for edge in ("cs_lower", "cs_upper"):
+        at = [r.monitor(null=null)["e_value"].to_numpy().reshape(3, 3)[t, 2] for t, null in enumerate(m[edge])]
+        np.testing.assert_allclose(at, 20, rtol=1e-8)
+
+
+def test_with_many_rows_unknown_sigma_is_known_sigma():
+    rng = np.random.default_rng(3)
+    data = pl.DataFrame({"y": 0.02 + rng.normal(size=40_000), "week": np.repeat(np.arange(4), 10_000)})
+    sigma = data["y"].std()
+    learnt, known = (batches("y ~ 1", data, by="week", prior=normal(0, 0.1), **o).monitor() for o in ({"sigma0": sigma}, {"sigma": sigma}))
+    assert math.log(learnt["e_value"][-1]) == pytest.approx(math.log(known["e_value"][-1]), rel=1e-3)
+    np.testing.assert_allclose(learnt["cs_lower"][-1], known["cs_lower"][-1], rtol=1e-3)
+
+
+def test_e_values_hold_whatever_sigma_and_the_other_coefficients_are():
+    """No effect of x, σ and the level far from what the prior expects: 20 is passed at any of 20 looks in at most 5% of streams."""
+    rng, passed, sims = np.random.default_rng(8), 0, 150
+    for _ in range(sims):
+        x = rng.normal(size=120)
+        data = pl.DataFrame({"y": 30 + 4 * rng.normal(size=120), "x": x, "week": np.repeat(np.arange(20), 6)})
+        r = batches("y ~ x", data, by="week", prior=normal(0, 1), sigma0=1.0)
+        passed += (r.monitor().filter(pl.col("term") == "x")["e_value"].drop_nulls() >= 20).any()
+    assert passed / sims <= 0.05 + 2 * math.sqrt(0.05 * 0.95 / sims)
+    strong = data.with_columns(y=pl.col("y") + 4 * pl.col("x"))
+    assert batches("y ~ x", strong, by="week", prior=normal(0, 1), sigma0=1.0).monitor()["e_value"][-1] > 1000
+
+
+def test_a_prior_of_other_coefficients_does_not_move_the_e_value():
+    data = weeks()
+    for sigma in (1.0, "nig"):
+        one, other = (
+            batches("y ~ x", data, by="week", sigma=sigma, sigma0=1.0, prior={"Intercept": normal(mean, 0.1), "x": normal(0, 1)})
+            for mean in (0, 50)
+        )
+        a, b = (r.monitor().filter(pl.col("term") == "x")["e_value"] for r in (one, other))
+        np.testing.assert_allclose(a, b, rtol=1e-9)
+
+
+def test_effects_have_e_values_too():
+    data = weeks(T=5)
+    m = model("y ~ x", data).fit().explore("slope(x)").infer(how="assim", by="week", sigma=1.0, prior=normal(0, 1))
+    coef = batches("y ~ x", data, by="week", sigma=1.0, prior=normal(0, 1))
+    np.testing.assert_allclose(m.monitor()["e_value"], coef.monitor().filter(pl.col("term") == "x")["e_value"], rtol=1e-10)
+
+
+def test_why_there_are_no_e_values_is_said():
+    y, se = [0.1, 0.2, 0.3], [0.1] * 3
+    data = weeks(T=3)
+    for r, word in (
+        (estimates(y, se), "mixture_sd"),
+        (estimates(y, se, prior=normal(0, 1), drift=0.1), "stand still"),
+        (estimates(y, se, prior=normal(0, 1), between="dl"), "known beforehand"),
+        (causal_kalman(y, se, prior_var=math.inf), "mixture_sd"),
+        (causal_kalman(y, se, prior_var=0.0), "a point"),
+        (batches("y ~ x", data, by="week"), "flat"),
+        (batches("y ~ x", data, by="week", prior=normal(0, 1)), "sigma0="),
+    ):
+        assert r.monitor()["e_value"].is_null().all()
+        assert word in why_no_e_values(r)
+    assert not why_no_e_values(batches("y ~ x", data, by="week", prior=normal(0, 1), sigma=nig(2, 2)))
+
+
 # ---------------------------------------------------------------- how the weight is spread
 def test_weights_sum_to_one_and_give_the_mean():
     y, se = [1.2, 0.9, 1.5, 1.1, 1.8, 2.0], [0.3, 0.25, 0.4, 0.2, 0.35, 0.3]
@@ -135,12 +226,7 @@ def test_weights_sum_to_one_and_give_the_mean():
 
 
 def vectors(seed=0, T=8, **options):
-    rng = np.random.default_rng(seed)
-    n = 30 * T
-    week = np.repeat(np.arange(T), 30)
-    x = rng.normal(size=n)
-    data = pl.DataFrame({"x": x, "week": week, "y": 1 + (2 + 0.1 * week) * x + rng.normal(size=n)})
-    return batches("y ~ x", data, by="week", **options)
+    return batches("y ~ x", weeks(seed, T), by="week", **options)
 
 
 def test_kish_of_a_vector_is_that_of_its_weights():

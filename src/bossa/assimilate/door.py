@@ -119,7 +119,10 @@ def particle_filter(
         path = blackwellised(y, se, cloud)
     else:
         path = still(y, se, cloud) if chosen == "ibis" else drifting(y, se, cloud, guided=chosen == "guided")
-    return _cloud_result(path, y, se, cloud, {"algorithm": chosen, "seed": started})
+    told: dict[str, Any] = {"algorithm": chosen, "seed": started}
+    told |= {"prior_mean": m0, "prior_var": P0} if prior_sampler is None else {}
+    told |= {"process_sd": cloud.q_sd} if transition_sampler is None and chosen != "rao-blackwell" else {}
+    return _cloud_result(path, y, se, cloud, told)
 
 
 def _sd(value: Any, where: str) -> float:
@@ -274,8 +277,9 @@ def scalar_result(path: ScalarPath, y: Floats, v: Floats, alpha: float, prior: t
     S = path.var_f + v
     moved = y - path.mean_f
     flat = np.isinf(S)
-    with np.errstate(invalid="ignore"):
+    with np.errstate(invalid="ignore", divide="ignore"):
         nis = np.where(flat, np.nan, moved**2 / S)
+        ess = running_median(v) / path.var  # inf: a prior that is a point
     smoothed, smoothed_var, _ = smooth_scalar(path)
     kish, left = running_kish(path.gain)
     evidence = np.cumsum(path.loglik)
@@ -290,7 +294,7 @@ def scalar_result(path: ScalarPath, y: Floats, v: Floats, alpha: float, prior: t
         innovations=moved,
         innovation_sd=np.where(flat, np.nan, np.sqrt(S)),
         gain=path.gain,
-        ess=running_median(v) / path.var,
+        ess=ess,
         ess_kish=kish,
         nis=nis,
         nis_df=np.where(seen, 1.0, 0.0),

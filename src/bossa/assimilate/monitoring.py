@@ -17,12 +17,25 @@ from attrs import frozen
 from scipy.special import ndtri
 
 from ..errors import NotYet, OptionError, Refused
+from ..kernels import covop
 from ..kernels.intervals import t_tail
-from ..kernels.kalman import steady_variance
-from ..kernels.monitors import cusum, ljung_box, log_e_value, rows_needed, sequence_radius, surprise
+from ..kernels.kalman import known as known_of
+from ..kernels.kalman import look, steady_variance
+from ..kernels.monitors import (
+    cusum,
+    ljung_box,
+    log_e_value,
+    log_e_value_t,
+    rows_needed,
+    sequence_radius,
+    sequence_radius_t,
+    surprise,
+)
 from ..types import Floats
 from .drift import Discount
 from .engine import backward
+from .seen import is_linear, seen_as
+from .solve import InverseGamma
 
 
 @frozen(kw_only=True)
@@ -82,7 +95,8 @@ def monitor(
 
     z_limit     |z| beyond it is an alarm;  k, h  of the CUSUM (about 17% false alarms in 100 batches at 0.5, 5)
     null        value that the e-value tests;  e_value ≥ 1/alpha rejects it, at any look and however often one looked
-    mixture_sd  sd of the effects the e-value expects; None: the prior's.  Only where nothing drifts and σ is known, else null
+    mixture_sd  sd of the effects the e-value expects, in units of σ where σ is unknown; None: the prior's
+    null where something drifts, or nothing was said beforehand: `why_no_e_values` (and .explain()) say what is missing
     """
     z = scores(result)
     T, K = z.shape
@@ -140,49 +154,123 @@ def alarms(
 
 
 def sequences(result: Any, null: float = 0.0, mixture_sd: float | None = None) -> tuple[Floats, Floats, Floats]:
-    """e-values and confidence sequences (T, K) of effects that stand still, σ known; nan elsewhere.
+    """e-values and confidence sequences (T, K) of effects that stand still; nan where `why_no_e_values`.
 
-    The mixing prior is normal about each value tested, so the sequence is θ̂ ± Robbins' radius: the values whose
-    e_value stays below 1/alpha.
+    By the data alone, so they hold whatever the other coefficients and σ are; the mixing prior is normal about each value tested, so the
+    sequence is θ̂ ± a radius: the values whose e_value stays below 1/alpha.
     """
-    mean, sd = table(result.posterior_mean, result.scalar), table(result.posterior_sd, result.scalar)
-    nothing = np.full(mean.shape, np.nan)
-    prior = prior_moments(result)
-    if prior is None:
-        return nothing, nothing, nothing
-    m0, P0 = prior
-    e, low, high = nothing.copy(), nothing.copy(), nothing.copy()
-    for j in range(mean.shape[1]):
-        tau2 = P0[j] if mixture_sd is None else mixture_sd**2
-        if not (math.isfinite(tau2) and tau2 > 0):
-            continue
-        h, known = 1 / tau2, 0.0 if math.isinf(P0[j]) else 1 / P0[j]
+    told = table(result.posterior_mean, result.scalar)
+    e, low, high = (np.full(told.shape, np.nan) for _ in range(3))
+    if why_no_e_values(result, mixture_sd):
+        return e, low, high
+    tau2 = mixing_variance(result) if mixture_sd is None else np.full(told.shape[1], mixture_sd**2)
+    estimate, v, rss, m = data_alone(result)
+    for j in np.flatnonzero(np.isfinite(tau2) & (tau2 > 0)):
+        theta, w = estimate[:, j], v[:, j]
         with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
-            information = 1 / sd[:, j] ** 2 - known
-            estimate = (mean[:, j] / sd[:, j] ** 2 - m0[j] * known) / information
-            e[:, j] = np.exp(log_e_value(estimate, information, h, null))
-            radius = sequence_radius(information, h, result.alpha)
-        low[:, j], high[:, j] = estimate - radius, estimate + radius
+            if m is None:
+                e[:, j] = np.exp(log_e_value(theta, 1 / w, 1 / tau2[j], null))
+                radius = sequence_radius(1 / w, 1 / tau2[j], result.alpha)
+            else:
+                e[:, j] = np.exp(log_e_value_t(theta, w, rss, m, tau2[j], null))
+                radius = sequence_radius_t(w, rss, m, tau2[j], result.alpha)
+        low[:, j], high[:, j] = theta - radius, theta + radius
     return e, low, high
 
 
-def prior_moments(result: Any) -> tuple[Floats, Floats] | None:
-    """Prior mean and variance (K,) of a stream that stands still with σ known (inf: flat); None for others."""
+def why_no_e_values(result: Any, mixture_sd: float | None = None) -> str:
+    """Why there are no e-values, and what to do about it; empty where there are."""
     chosen = result.diagnostics
+    proper = "or give the sd of the effects expected: monitor(mixture_sd=…)"
     if result.state is None:
-        if chosen.get("process_var", 1.0) != 0:
-            return None
-        return np.array([chosen["prior_mean"]]), np.array([chosen["prior_var"]])
+        if result.method != "kalman":
+            return "particles have none; use causal_kalman() or estimates()"
+        if chosen["process_var"] != 0:
+            return "they are for effects that stand still"
+        if chosen["prior_var"] == 0:
+            return "the prior is a point"
+        return "" if mixture_sd is not None or math.isfinite(chosen["prior_var"]) else f"the prior is flat: use a proper one, {proper}"
     options = result.state.options
-    still = isinstance(options.drift, str) and options.drift == "none"
-    if not still or not np.isinf(result.df).all() or result.target is not None:
-        return None
-    off = np.abs(options.U - np.diag(np.diag(options.U))).max(initial=0.0)
-    if off > 0:
-        P = np.linalg.inv(options.U.T @ options.U) if options.flat == 0 else None
-        return None if P is None else (np.asarray(options.mean), np.diag(P))
-    with np.errstate(divide="ignore"):
-        return np.asarray(options.mean), 1 / np.diag(options.U) ** 2
+    if not (isinstance(options.drift, str) and options.drift == "none"):
+        return "they are for effects that stand still"
+    if options.obs_df is not None or isinstance(options.between, str):
+        return "they are for normal errors that are known beforehand"
+    if result.state.kind == "glm" and len(result.df) and not np.isinf(result.df).all():
+        return "the dispersion is estimated"
+    if result.target is not None and not is_linear(result.target):
+        return "the effect is not a linear function of the coefficients"
+    if mixture_sd is not None:
+        return ""
+    if not (np.isfinite(mixing_variance(result)) & (mixing_variance(result) > 0)).any():
+        return f"the prior is flat: use a proper one, {proper}"
+    if sigma_is_learnt(result) and not isinstance(options.sigma, InverseGamma) and options.sigma0 is None:
+        return f"σ is unknown and nothing was said of it beforehand: give sigma0=, {proper}, in units of σ"
+    return ""
+
+
+def sigma_is_learnt(result: Any) -> bool:
+    """Is σ of a linear model estimated from the batches?"""
+    return result.state is not None and result.state.kind == "lm" and not isinstance(result.state.options.sigma, float)
+
+
+def mixing_variance(result: Any) -> Floats:
+    """Prior variance (K,) of the numbers followed, over σ² where that is learnt; inf: flat."""
+    if result.state is None:
+        return np.array([result.diagnostics["prior_var"]])
+    options, target = result.state.options, result.target
+    unit = 1.0
+    if sigma_is_learnt(result):
+        told = options.sigma
+        unit = math.sqrt(told.b / told.a) if isinstance(told, InverseGamma) and options.sigma0 is None else options.sigma0 or 1.0
+    rows = options.U[(options.U != 0).any(axis=1)]
+    op: covop.CovOp | None = covop.Flat(rows) if len(rows) else None
+    if op is not None and target is not None:
+        op = covop.image(op, target.jacobian(np.zeros(op.size)))
+    return np.full(len(result.names), np.inf) if op is None else op.diag() / unit**2
+
+
+def data_alone(result: Any) -> tuple[Floats, Floats, Any, Any]:
+    """Estimates (T, K) by the batches so far without any prior, their variances (over σ² where that is learnt), and then the residual sum
+    of squares (T,) and rows less coefficients plus one (T,), None where σ is known; nan while undetermined.
+    """
+    if result.state is None:
+        known = 1 / result.diagnostics["prior_var"]
+        information = 1 / result.posterior_sd**2 - known
+        with np.errstate(divide="ignore", invalid="ignore"):
+            estimate = (result.posterior_mean / result.posterior_sd**2 - result.diagnostics["prior_mean"] * known) / information
+            return estimate[:, None], 1 / information[:, None], None, None
+    state, sites = result.state, result.solution.sites
+    k, fixed = len(state.names), len(state.names) if state.varying is None else state.varying.fixed
+    n = np.cumsum([site.n for site in sites])
+    mean, V, rss = _one_number(sites) if k == 1 else _many_numbers(sites, result.solution.start.U, fixed)
+    estimate, spread = seen_as(result.target, mean, V)
+    learnt = sigma_is_learnt(result)
+    return estimate, np.einsum("tii->ti", spread), rss if learnt else None, np.maximum(n - fixed + 1, 1) if learnt else None
+
+
+def _one_number(sites: Any) -> tuple[Floats, Floats, Floats]:
+    J = np.array([float(s.J[0, 0]) if len(s.z) else 0.0 for s in sites])
+    z = np.array([float(s.z[0]) if len(s.z) else 0.0 for s in sites])
+    A, c = np.cumsum(J * J), np.cumsum(J * z)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        mean, before = c / A, np.append(0.0, A[:-1])
+        off = np.where(before > 0, (z - J * np.append(0.0, mean[:-1])) ** 2 / (1 + J * J / before), 0.0)
+        return mean[:, None], (1 / A)[:, None, None], np.cumsum(off + [s.rss for s in sites])
+
+
+def _many_numbers(sites: Any, start: Floats, fixed: int) -> tuple[Floats, Floats, Floats]:
+    k = len(start)
+    U, d = np.zeros((k, k)), np.zeros(k)
+    U[fixed:, fixed:] = start[fixed:, fixed:]  # random effects are part of the model, not a prior
+    mean, V, rss = np.full((len(sites), k), np.nan), np.full((len(sites), k, k), np.nan), np.zeros(len(sites))
+    left = 0.0
+    for t, site in enumerate(sites):
+        U, d, rho2 = look(U, d, site.J, site.z) if len(site.z) else (U, d, 0.0)
+        now = known_of(U, d)
+        left += site.rss + rho2
+        if now.rank == k:
+            mean[t], V[t], rss[t] = now.mean, now.V, left + now.rest
+    return mean, V, rss
 
 
 def redesign(result: Any, target_sd: float, *, horizon: int | None = None, ess_floor: float | None = None) -> tuple[Redesign, ...]:
@@ -330,7 +418,7 @@ def fixed_lag(result: Any, lag: int) -> tuple[Floats, Floats]:
         for s in range(end - 1, t - 1, -1):
             mean, P = m[s] + G[s] @ (mean - m_f[s + 1]), V[s] + G[s] @ (P - V_f[s + 1]) @ G[s].T
         out[t], spread[t] = mean, P
-    return out, spread
+    return seen_as(result.target, out, spread)
 
 
 def filtered_moments(result: Any) -> tuple[Floats, Floats, Floats, Floats]:
@@ -345,8 +433,6 @@ def filtered_moments(result: Any) -> tuple[Floats, Floats, Floats, Floats]:
         return result.posterior_mean[:, None], V[:, None, None], m_f[:, None], V_f[:, None, None]
     if isinstance(result.state.options.drift, str) and result.state.options.drift == "bayes":
         raise Refused("with drift integrated out no single smoother exists.", where="fixed_lag()", do="Use drift='ml'.")
-    if result.target is not None:
-        raise NotYet("it is built for coefficients.", where="fixed_lag()", do="Ask the stream of the coefficients.")
     p = result.solution.path
     s2 = float(p.s2[-1]) if len(p.s2) else 1.0
     return p.mean, p.V * s2, p.mean_f, p.V_f * s2
@@ -357,6 +443,8 @@ def influence_range(result: Any) -> pl.DataFrame:
 
     D(L) = KL(state given all ‖ state given those up to L later), M its maximum; range = (1/M) ∫ D(L) dL, the objective one.
     """
+    if result.target is not None:
+        raise NotYet("it is built for coefficients.", where="influence_range()", do="Ask the stream of the coefficients.")
     m, V, _, _ = filtered_moments(result)
     T = len(m)
     full, full_V = fixed_lag(result, T)

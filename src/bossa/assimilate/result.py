@@ -5,16 +5,24 @@ A one-parameter stream holds (T,) arrays, one of k coefficients (T, k); T batche
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import attrs
 import numpy as np
 import polars as pl
 from attrs import field, frozen
 
-from ..errors import NotYet, Refused
+from .. import lazy
+from ..errors import OptionError, Refused
 from . import monitoring
 from .codec import to_json
+from .seen import inflation, limits_of
+
+if TYPE_CHECKING:
+    from ..report import plot as drawings
+    from ..report import streams as words
+else:  # a result is held without a Model, and is asked for its picture and its words
+    drawings, words = lazy.module("report.plot"), lazy.module("report.streams")
 
 
 def _read_only(values: Any) -> Any:
@@ -98,12 +106,17 @@ class AssimilationResult:
         """Is the stream of one number?"""
         return self.posterior_mean.ndim == 1
 
-    def trajectory(self, *, smoothed: bool = False) -> pl.DataFrame:
+    def trajectory(self, *, smoothed: bool = False, lag: int | None = None) -> pl.DataFrame:
         """One row per batch and coefficient; nulls where nothing is determined yet, or nothing was seen.
 
         smoothed  True: mean, sd and limits given all batches instead of those so far
+        lag       3: given those up to three batches later (fixed-lag smoothing; 0: those so far)
         """
         mean, sd, ci = self.posterior_mean, self.posterior_sd, self.posterior_ci
+        if lag is not None:
+            if smoothed:
+                raise OptionError("smoothed=True is given all batches, lag= is given some.", where="trajectory()", do="Give one of them.")
+            mean, sd, ci = self._lagged(lag)
         if smoothed:
             if self.smoothed_mean is None or self.smoothed_sd is None or self.smoothed_ci is None:
                 raise Refused(
@@ -139,6 +152,14 @@ class AssimilationResult:
         alarm = pl.Series(monitoring.default_alarms(self), dtype=pl.String)
         columns |= {"alarm": alarm} | ({} if self.scalar else {"term": pl.Series(list(self.names) * T, dtype=pl.String)})
         return pl.DataFrame({name: v if isinstance(v, pl.Series) else each(v) for name, v in columns.items()})
+
+    def _lagged(self, lag: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Mean, sd and limits of each state given the batches up to `lag` later."""
+        mean, V = monitoring.fixed_lag(self, lag)
+        scale = np.sqrt(np.einsum("tii->ti", V))
+        df = np.full(len(mean), np.inf if self.df is None or not len(self.df) else self.df[-1])
+        sd, ci = scale * inflation(df)[:, None], limits_of(mean, scale, df, self.alpha)
+        return (mean[:, 0], sd[:, 0], ci[:, 0]) if self.scalar else (mean, sd, ci)
 
     def update(self, batch: Any, id: Any = None, time: Any = None) -> AssimilationResult:
         """A new result with one more batch: a frame with the model's columns and the batch's id, or (estimate, standard error).
@@ -224,6 +245,19 @@ class AssimilationResult:
     def __repr__(self) -> str:
         return self.summary()
 
-    def plot(self) -> Any:
-        """The path with its band."""
-        raise NotYet("plots of streams are not built yet.", where="plot()", do="Plot the columns of .trajectory().")
+    def plot(self, *, smoothed: bool = False) -> Any:
+        """Every number after each batch, with its interval and the alarms (smoothed: given all batches), as a `Plot`."""
+        if not len(self.batch):
+            raise Refused("no batch has been seen.", where="plot()", do="Feed the stream; .summary() shows its prior.")
+        drawn = drawings.drawing("trajectory")
+        about = "estimates" if self.state is None or self.state.encoder is None else self.state.encoder.spec.formula
+        return drawn(self.trajectory(smoothed=smoothed), about, 1 - self.alpha, smoothed)
+
+    def explain(self) -> Any:
+        """What was assumed, what was known before, how the last batch changed it, and where the stream disagreed: in words and frames.
+
+        >>> from bossa.assimilate import causal_kalman
+        >>> causal_kalman([0.45, 0.55], [0.10, 0.12]).explain()["now"]["estimate"].round(4).to_list()
+        [0.4881]
+        """
+        return words.of_stream(self)

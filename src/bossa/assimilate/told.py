@@ -1,7 +1,4 @@
-"""A solved stream as a result: the coefficients, or any differentiable function of them, after each batch.
-
-For a target g, mean g(m_t), covariance J_t V_t J_tᵀ with J_t = ∂g/∂β at m_t: exact where g is linear.
-"""
+"""A solved stream as a result: the coefficients, or any differentiable function of them, after each batch."""
 
 from __future__ import annotations
 
@@ -13,14 +10,15 @@ import numpy as np
 from ..design.formula import data_names
 from ..errors import FitFailed
 from ..kernels import covop
-from ..kernels.intervals import f_tail, t_quantile
+from ..kernels.intervals import f_tail
 from ..kernels.kalman import running_median, walk
 from ..state.posterior import Posterior
 from ..state.provenance import Provenance, digest
-from ..state.target import Linear, Target
+from ..state.target import Target
 from ..types import Floats
 from .drift import PRIOR_MEAN, PRIOR_SD
 from .result import AssimilationResult
+from .seen import inflation, limits_of, row_names, seen_as
 from .solve import AssimState, InverseGamma, Solution, solve
 
 
@@ -50,7 +48,7 @@ def told(state: AssimState, target: Target | None, extend: Any) -> AssimilationR
         p_nis = f_tail(nis / np.maximum(p.nis_df, 1), np.maximum(p.nis_df, 1), known_df)
         now = _diagonal(seen_as(target, p.own, p.own_V * _by(p.s2), at=p.mean)[1])
         ess = (np.column_stack([running_median(column) for column in now.T]) if T else now) / variance
-    widen = _inflation(p.df)
+    widen = inflation(p.df)
     scalar = len(names) == 1
     last = _last(state, solution, target, names)
     if limits is not None:
@@ -61,7 +59,7 @@ def told(state: AssimState, target: Target | None, extend: Any) -> AssimilationR
     return AssimilationResult(
         posterior_mean=shape(mean),
         posterior_sd=shape(scale * widen[:, None]),
-        posterior_ci=shape(_limits(mean, scale, p.df, state.options.alpha) if limits is None else limits),
+        posterior_ci=shape(limits_of(mean, scale, p.df, state.options.alpha) if limits is None else limits),
         innovations=shape(own - mean_f),
         innovation_sd=shape(innovation_sd),
         gain=shape(gain),
@@ -112,49 +110,11 @@ def _diagonal(V: Any) -> Floats:
     return np.einsum("tii->ti", V)
 
 
-def _inflation(df: Floats) -> Floats:
-    """Standard deviation over scale of Student-t's."""
-    with np.errstate(invalid="ignore", divide="ignore"):
-        return np.where(np.isinf(df), 1.0, np.where(df > 2, np.sqrt(df / (df - 2)), np.where(np.isnan(df), np.nan, np.inf)))
-
-
-def _limits(mean: Floats, scale: Floats, df: Floats, alpha: float) -> Floats:
-    """(T, k, 2)."""
-    width = t_quantile(1 - alpha / 2, df)[:, None] * scale
-    return np.stack((mean - width, mean + width), axis=-1)
-
-
 def _smoothed_limits(mean: Floats, V: Floats, df: Floats, limits: Floats | None, state: AssimState) -> Floats:
     """(T, k, 2); of particles, which stand still, the last limits throughout."""
     if limits is not None:
         return np.repeat(limits[-1:], len(limits), axis=0)
-    return _limits(mean, np.sqrt(_diagonal(V)), df[-1:], state.options.alpha)
-
-
-def seen_as(target: Target | None, mean: Floats, V: Floats, at: Floats | None = None) -> tuple[Floats, Floats]:
-    """Means (T, K) and covariances (T, K, K) of the target; nan where the coefficients are.   at (T, k): where to linearise, None: mean"""
-    if target is None:
-        return mean, V
-    K = len(target.labels)
-    out, spread = np.full((len(mean), K), np.nan), np.full((len(mean), K, K), np.nan)
-    fixed = target.jacobian(np.zeros(mean.shape[1])) if is_linear(target) else None
-    for t, m in enumerate(mean):
-        if np.isnan(m).any():
-            continue
-        where = m if at is None or np.isnan(at[t]).any() else at[t]
-        J = target.jacobian(where) if fixed is None else fixed
-        out[t], spread[t] = target.value(m), J @ V[t] @ J.T
-    return out, spread
-
-
-def is_linear(target: Target) -> bool:
-    """Is the target L β + c, whatever β?"""
-    return all(isinstance(step, Linear) for step in target.steps)
-
-
-def row_names(target: Target) -> tuple[str, ...]:
-    """One name for each row of a target, from its labels."""
-    return tuple(", ".join(str(v) for v in row) for row in target.labels.iter_rows())
+    return limits_of(mean, np.sqrt(_diagonal(V)), df[-1:], state.options.alpha)
 
 
 def _last(state: AssimState, solution: Solution, target: Target | None, names: tuple[str, ...]) -> dict[str, Any]:
@@ -167,7 +127,7 @@ def _last(state: AssimState, solution: Solution, target: Target | None, names: t
         mean, V = (a[0] for a in seen_as(target, mean[None], V[None]))
     scale = np.sqrt(np.diag(V))
     dfs = np.array([df])
-    out: dict[str, Any] = {"mean": mean, "sd": scale * _inflation(dfs)[0], "ci": _limits(mean[None], scale[None], dfs, options.alpha)[0]}
+    out: dict[str, Any] = {"mean": mean, "sd": scale * inflation(dfs)[0], "ci": limits_of(mean[None], scale[None], dfs, options.alpha)[0]}
     out["posterior"] = None
     if np.isnan(V).any() or not k:
         return out
@@ -210,7 +170,8 @@ def prior_of_last(state: AssimState, solution: Solution, target: Target | None, 
     size = float(np.abs(start.U).max() / np.abs(options.U).max())  # the σ in whose units the prior was told
     root = U[(U != 0).any(axis=1)] / size
     cov = covop.Flat(root) if options.flat else covop.from_root(np.linalg.inv(root))
-    p, told, known = solution.path, options.sigma, {}
+    p, told = solution.path, options.sigma
+    known: dict[str, Any] = {}
     if isinstance(told, InverseGamma):
         cov, known = cov.scaled(told.b / told.a / size**2), {"sigma": math.sqrt(told.b / told.a), "kind": "student_t", "df": 2 * told.a}
     elif len(p.df) and math.isfinite(p.df[-1]):

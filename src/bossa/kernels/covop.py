@@ -504,20 +504,19 @@ def transformed(op: CovOp, L: Floats) -> Chol:
 def image(op: CovOp, L: Floats) -> CovOp | None:
     """`transformed` where some variances are infinite: what is known of combinations of the rows of L that no flat coefficient enters.
 
-    returns  None: of none of them is anything known
+    returns  None: of none of them is anything known, or there are more rows than numbers
     """
-    if np.isfinite(op.diag()).all():
+    if not isinstance(op, Flat) and np.isfinite(op.diag()).all():
         return transformed(op, L)
+    if len(L) > op.size:
+        return None
     inverse, unseen = Flat(op.whiten(np.eye(op.size))).split()
     U, s, _ = np.linalg.svd(L @ unseen)
     free = U[:, int((s > 1e-12 * np.linalg.norm(L) * np.linalg.norm(unseen)).sum()) :].T  # (free L) unseen = 0
     root = from_root(free @ L @ inverse)
     if root.rank == 0:
         return None
-    if root.rank < len(free):
-        raise Refused("the prior of some combinations is flat, of others a point.", where="transform()", do="Leave rows out.")
-    W = root.whiten(np.eye(len(free))) @ free
-    return Flat(W) if len(free) < len(L) else from_root(np.linalg.inv(W))
+    return from_root(free.T @ root.L) if len(free) == len(L) else Flat(root.whiten(np.eye(len(free))) @ free)
 
 
 def subset(op: CovOp, index: np.ndarray) -> CovOp:

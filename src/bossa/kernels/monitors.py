@@ -1,7 +1,7 @@
 """Does a stream still agree with its model? Statistics of standardised innovations z (T,), nan where there is none (it is passed over).
 
 Under the model z are independent N(0, 1). `cusum` adds up small shifts, `ljung_box` finds memory; `log_e_value` and `sequence_radius`
-hold at every look at once, whatever the stopping rule; `surprise` measures how later data rewrote a state.
+(with _t: σ unknown) hold at every look at once, whatever the stopping rule; `surprise` measures how later data rewrote a state.
 
 Source: Page (1954); Ljung & Box (1978); Robbins (1970); Howard et al. (2021) §3; Andreou, Chen & Bollt (2024) for the surprise.
 """
@@ -59,6 +59,29 @@ def sequence_radius(information: Floats, h: float, alpha: float) -> Floats:
     with np.errstate(divide="ignore", invalid="ignore"):
         width = np.sqrt((information + h) * np.log((information + h) / (h * alpha**2))) / information
     return np.where(information > 0, width, np.inf)
+
+
+def log_e_value_t(estimate: Floats, v: Floats, rss: Floats, m: Floats, tau2: float, null: float = 0.0) -> Floats:
+    """The same where σ is unknown: log of √(v/s) [(rss + d²/v)/(rss + d²/s)]^(m/2), d = estimate − null, s = v + τ².
+
+    The effect is N(null, σ²τ²) or null; all other coefficients are flat and σ² ~ 1/σ², which makes it a test martingale whatever σ is.
+
+    estimate, v  (T,)  least-squares estimate of the data so far, and its variance over σ²
+    rss, m       (T,)  residual sum of squares;  rows less coefficients, plus one
+    Source: Pérez-Ortiz, Lardy, de Heide & Grünwald (2024); Lindon, Ham, Tingley & Bojinov (2022) for regression.
+    """
+    d2, s = (estimate - null) ** 2, v + tau2
+    top, bottom = rss + d2 / v, rss + d2 / s
+    ratio = np.divide(top, bottom, out=np.ones_like(top), where=bottom > 0)
+    return 0.5 * np.log(v / s) + 0.5 * m * np.log(ratio)
+
+
+def sequence_radius_t(v: Floats, rss: Floats, m: Floats, tau2: float, alpha: float) -> Floats:
+    """Half-width of the confidence sequence of those e-values: d² = (R − 1) rss / (1/v − R/s), R = (s/(v α²))^(1/m); inf while R ≥ s/v."""
+    s = v + tau2
+    R = (s / (v * alpha**2)) ** (1 / m)
+    room = 1 / v - R / s
+    return np.where(room > 0, np.sqrt((R - 1) * rss / np.where(room > 0, room, 1.0)), np.inf)
 
 
 def surprise(m: Floats, P: Floats, m_s: Floats, P_s: Floats) -> tuple[float, float]:

@@ -10,56 +10,26 @@ rounding than the normal equations shown).
 from __future__ import annotations
 
 from collections.abc import Iterator
-from html import escape
+from typing import Any
 
 import numpy as np
 import polars as pl
-from attrs import frozen
 
 from ..explore.diagnose import is_linear, scores
-from ..state.inference import SimulationState
+from ..state.inference import InferenceState, SimulationState
 from ..state.target import Each, Linear, Target
-from . import html, table, text
+from . import streams, table, text
+from .steps import Explanation, Step
 from .table import Readable
 
 
-@frozen
-class Step:
-    """One step: a short name, what is done, and its numbers."""
-
-    name: str
-    what: str
-    frame: pl.DataFrame
-
-
-@frozen(repr=False)
-class Explanation:
-    """The worked steps; `e["name"]` is the frame of one."""
-
-    title: str
-    steps: tuple[Step, ...]
-
-    def __getitem__(self, name: str) -> pl.DataFrame:
-        return {s.name: s.frame for s in self.steps}[name]
-
-    def __str__(self) -> str:
-        lines = [self.title]
-        for i, s in enumerate(self.steps, 1):
-            lines += ["", f"{i}. {s.name}: {s.what}", *(f"   {line}" for line in text.lay_out(text.grid(s.frame, rows=8)))]
-        return "\n".join(lines)
-
-    __repr__ = __str__
-
-    def _repr_html_(self) -> str:
-        steps = "".join(
-            f"<p><b>{i}. {escape(s.name)}</b>: {escape(s.what)}</p>{html.grid(text.grid(s.frame, rows=8))}"
-            for i, s in enumerate(self.steps, 1)
-        )
-        return html.wrap(f'<div class="title">{escape(self.title)}</div>{steps}')
-
-
 def explain(m: Readable) -> Explanation:
-    """The steps of the question asked last, or of the parameters."""
+    """The steps of the question asked last, or of the parameters; of a stream, how its batches led to it."""
+    state = m.inference if m.focus is None else m.focus_inference
+    stream = getattr(state, "stream", None)
+    if stream is not None:
+        title = f"How the numbers of {m.spec.formula} were learnt batch by batch"
+        return Explanation(title if m.focus is None else f"{title}: {text.stage(m)}", tuple(streams.stream_steps(stream)))
     if m.focus is None or isinstance(m.focus, SimulationState):
         return Explanation(f"How the coefficients of {m.spec.formula} were found", tuple(_params(m)))
     return Explanation(f"How the numbers of this question were found: {text.stage(m)}, {m.spec.formula}", tuple(_target(m, m.focus.target)))
@@ -97,6 +67,7 @@ def _params(m: Readable) -> Iterator[Step]:
     yield Step("errors", "se = √ of the diagonal of V, the model's covariance of β̂", _errors(m))
     if m.inference is not None:
         yield Step("inference", text.heading(m.inference), table.params_frame(m))
+        yield from _posterior(m.inference)
 
 
 def _coefficients(m: Readable) -> pl.DataFrame:
@@ -162,6 +133,13 @@ def _target(m: Readable, target: Target) -> Iterator[Step]:
     if m.focus_inference is not None:
         frame = table.effects_frame(m) if target.kind != "predictions" else table.predictions_frame(m)
         yield Step("inference", text.heading(m.focus_inference), frame)
+        yield from _posterior(m.focus_inference)
+
+
+def _posterior(state: Any) -> Iterator[Step]:
+    """Of how="posterior": what it rests on, and what of it is data."""
+    if isinstance(state, InferenceState) and state.how == "posterior":
+        yield from (Step(f"posterior, {s.name}", s.what, s.frame) for s in streams.posterior_steps(state.extra))
 
 
 def _pipeline(m: Readable, target: Target) -> Iterator[Step]:

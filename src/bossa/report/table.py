@@ -135,7 +135,7 @@ COLUMNS: dict[str, Column] = {
     "variance": Column("Variance (or covariance) of the random effects."),
     "sd": Column("Standard deviation."),
     "corr": Column("Correlation of two random effects."),
-    "method": Column("How the limits of the row were found; they are of its `sd`, or of its `corr`.", "plain"),
+    "method": Column("How the limits of the row (and `se`) were found; they are of its `sd`, or of its `corr`.", "plain"),
     "boundary": Column("Whether the variance is estimated as 0 or the correlation as ±1.", "plain"),
     "rsquared_marginal": Column("Share of the variance that the fixed effects carry."),
     "rsquared_conditional": Column("Share of the variance that fixed and random effects carry."),
@@ -169,6 +169,10 @@ COLUMNS: dict[str, Column] = {
     "signal": Column("The part of `aci` by which the mean moved."),
     "range": Column("For how many later batches the state keeps being rewritten."),
     "most": Column("The largest divergence (nats) between the state given all batches and given some."),
+    "forecast": Column("In `explain()`: what was expected of the batch, from those before it.", "estimate"),
+    "forecast_sd": Column("Its standard deviation.", "estimate"),
+    "batch_alone": Column("In `explain()`: what the batch says without the others.", "estimate"),
+    "batch_sd": Column("Its standard deviation.", "estimate"),
     # priors and data
     "share": Column("Share of the number that is data, the rest is prior: diagonal of the averaging kernel."),
     "prior_sd": Column("Standard deviation before the data; inf: nothing was known.", "estimate"),
@@ -367,7 +371,8 @@ def varying_frame(m: Readable, part: str, problem: Any, fit: Any) -> pl.DataFram
     extra = None if m.inference is None else m.inference.extra
     limits = extra.spread if part == "spread" and isinstance(extra, (ProfileState, ResamplesState)) else None
     if limits is not None:
-        frame = frame.with_columns(ci_lower=series(limits.lower), ci_upper=series(limits.upper), method=pl.lit(limits.method))
+        columns = {"se": limits.se, "ci_lower": limits.lower, "ci_upper": limits.upper}
+        frame = beside(frame, {k: v for k, v in columns.items() if v is not None}).with_columns(method=pl.lit(limits.method))
     return frame.with_columns(pl.selectors.float().fill_nan(None))
 
 

@@ -17,11 +17,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from attrs import evolve, field, frozen
 
+from .. import lazy
 from ..errors import DataError, NotFitted, OptionError, Refused, UnknownOption
 from ..kernels import covop, densities
 from ..kernels.covop import CovOp
@@ -31,6 +32,11 @@ from ..kernels.streams import entropy, stream
 from ..types import Floats
 from .fields import array, check_axes
 from .provenance import Provenance, digest, hash_array
+
+if TYPE_CHECKING:
+    from ..report import streams as words
+else:  # a posterior is held without a Model, and is asked for its words
+    words = lazy.module("report.streams")
 
 KINDS = ("gaussian", "student_t", "ensemble", "samples")
 
@@ -364,6 +370,10 @@ class Posterior:
             provenance=None if content["provenance"] is None else Provenance.from_dict(content["provenance"]),
             notes=tuple(content["notes"]),
         )
+
+    def explain(self) -> Any:
+        """What it is, what was known before, what the data alone say, and where it came from: in words and frames."""
+        return words.of_posterior(self)
 
     def to_arviz(self, n: int = 1000, seed: Any = None) -> dict[str, dict[str, Floats]]:
         """`arviz.from_dict(**post.to_arviz())`: one chain of the draws, or of n new ones; {"posterior": {name: (1, S)}}."""

@@ -52,4 +52,6 @@ def kind_of(m: table.Readable) -> str:
     shown = {EffectsState: "explore", PredictionState: "predict", SimulationState: "simulate"}
     if m.fit_state is None:
         return "relationships"
+    if getattr(m.inference if m.focus is None else m.focus_inference, "stream", None) is not None:
+        return "trajectory"
     return shown.get(type(m.focus), "params")
