@@ -36,12 +36,15 @@ def test_particles_agree_with_the_kalman_filter(algorithm, resampling):
 
 @pytest.mark.parametrize("algorithm", ["bootstrap", "guided"])
 def test_evidence_is_unbiased(algorithm):
-    """Mean of Ẑ/Z over runs; specification, case B: 1.0010 ± .0046."""
-    exact = causal_kalman(*B, **PRIOR, process_var=0.05).log_evidence
-    runs = [particle_filter(*B, **PRIOR, **DRIFT, n_particles=300, seed=i, algorithm=algorithm).log_evidence for i in range(300)]
-    ratio = np.exp(np.array(runs) - exact)
-    assert ratio.mean() == pytest.approx(1.0, abs=4 * ratio.std() / math.sqrt(300))
-    assert ratio.std() < 0.6
+    """Mean of Ẑ/Z over runs; specification, case B: 1.0010 ± .0046; measured 1.0007 ± .0046 and .9979 ± .0034."""
+    exact = causal_kalman(*B, **PRIOR, process_var=0.05)
+    runs = [particle_filter(*B, **PRIOR, **DRIFT, n_particles=300, seed=i, algorithm=algorithm) for i in range(2000)]
+    ratio = np.exp(np.array([r.log_evidence for r in runs]) - exact.log_evidence)
+    error = ratio.std() / math.sqrt(len(runs))
+    assert error < 0.0055
+    assert ratio.mean() == pytest.approx(1.0, abs=4 * error)
+    means = np.array([r.final_mean for r in runs])
+    assert abs(means.mean() - exact.final_mean) < 0.2 * means.std()  # a ratio of unbiased estimates: of order 1/N
 
 
 def test_the_seed_replays_the_run_and_is_kept():

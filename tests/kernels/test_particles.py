@@ -30,7 +30,8 @@ def test_resampling_is_unbiased(scheme):
     rng = np.random.default_rng(1)
     W = rng.dirichlet(np.full(12, 0.5))
     counts = np.mean([np.bincount(RESAMPLING[scheme](W, rng), minlength=12) for _ in range(20_000)], axis=0)
-    np.testing.assert_allclose(counts, 12 * W, atol=0.04)  # multinomial: four standard errors of .01
+    # multinomial: four standard errors of .01; systematic counts vary by less than a half each
+    np.testing.assert_allclose(counts, 12 * W, atol=0.015 if scheme == "systematic" else 0.04)
 
 
 @pytest.mark.parametrize("scheme", RESAMPLING)
