@@ -10,6 +10,7 @@ from scipy import optimize, stats
 
 from bossa import model, negbinomial, normal
 from bossa.errors import BossaError, NotYet, OptionError, Refused, UnknownOption
+from bossa.kernels import covop
 from bossa.state.posterior import Posterior
 
 
@@ -288,6 +289,38 @@ def test_update_keeps_the_prior():
     prior = {"x": normal(0, 0.1)}
     direct = model("y ~ x", d, prior=prior).fit().params["estimate"]
     np.testing.assert_allclose(model("y ~ x + z", d, prior=prior).update(". ~ . - z").fit().params["estimate"], direct, rtol=1e-14)
+
+
+PRIORS = {
+    "by name": {"x": normal(0, 0.1), "z": normal(0, 0.2), "sigma": 0.7},
+    "one": {"x": normal(0, 0.1)},
+    "all": normal(0, 0.5),
+    "a posterior": Posterior(names=("Intercept", "x", "z"), mean=np.zeros(3), cov=covop.Diag(np.array([4.0, 0.01, 0.04])), sigma=0.7),
+}
+
+
+@pytest.mark.parametrize("prior", PRIORS.values(), ids=PRIORS)
+@pytest.mark.parametrize("formula", ["y ~ x + z", "y ~ scale(x) + z"])
+def test_cross_validation_leaves_out_terms_that_a_prior_names(formula, prior):
+    """pre of x: by hand, refits to the other folds with and without x, each with what the prior says of the terms there are."""
+    d = simulated(40)
+    if "scale" in formula and prior is not PRIORS["all"]:
+        prior = {"scale(x)": normal(0, 0.1), "z": normal(0, 0.2), "sigma": 0.7}
+    m = model(formula, d, prior=prior).fit().infer(how="cv", k=4, seed=1)
+    assert m.params["pre"][1:].is_not_null().all()
+    if "scale" in formula or prior is PRIORS["one"] or prior is PRIORS["all"]:
+        return
+    folds = m.predict().infer(how="cv", k=4, seed=1).predictions["cv_fold"].to_numpy()
+    X, y, lost = matrix(d), d["y"], []
+    for columns in ([0, 1, 2], [0, 2]):
+        precision = np.diag([0.25 * (prior is PRIORS["a posterior"]), 100.0, 25.0])[np.ix_(columns, columns)] * 0.49
+        out = np.empty(40)
+        for fold in range(4):
+            inside, held = folds != fold + 1, folds == fold + 1
+            A = X[inside][:, columns]
+            out[held] = X[held][:, columns] @ np.linalg.solve(A.T @ A + precision, A.T @ y[inside])
+        lost.append(((y - out) ** 2).sum())
+    assert m.params["pre"][1] == pytest.approx(1 - lost[0] / lost[1], rel=1e-9)
 
 
 def test_the_printout_says_that_there_is_a_prior():

@@ -67,6 +67,16 @@ def resolve_prior(prior: Any, names: tuple[str, ...]) -> Posterior:
     return Posterior(names=names, mean=mean, cov=covop.Diag(variance), kind="gaussian" if df is None else "student_t", df=df, sigma=sigma)
 
 
+def about(prior: Any, names: tuple[str, ...]) -> Any:
+    """What a prior says of those of `names` that it names (a posterior: its marginal), for a refit without some terms."""
+    if isinstance(prior, Mapping):
+        return {name: one for name, one in prior.items() if name in names or name == "sigma"}
+    if isinstance(prior, Posterior):
+        left = [name for name in prior.names if name in names]
+        return prior.marginal(left) if left else {}
+    return prior
+
+
 def _told_of_sigma(told: Any) -> tuple[float | None, float | None]:
     if told is None:
         return None, None

@@ -26,6 +26,7 @@ from ..design.levels import Levels
 from ..errors import BossaError, BossaWarning, FitFailed, OptionError, Refused
 from ..estimate import registry
 from ..estimate.many import each, refit
+from ..estimate.prior import about
 from ..explore import varying
 from ..explore.diagnose import leverage
 from ..kernels.gram import NOT_CONVERGED
@@ -265,7 +266,7 @@ class _Work:
             encoder, design, _ = encode(problem.spec, data.filter(inside))
         except BossaError:
             return np.full(len(rows), np.nan)
-        train = without(evolve(problem, design=design), labels)
+        train = without(evolve(problem, design=design, prior=about(problem.prior, design.names)), labels)
         fit = _quiet(train, self.fit)
         if fit is None:
             return np.full(len(rows), np.nan)
@@ -309,7 +310,7 @@ def without(problem: Problem, labels: tuple[str, ...]) -> Problem:
     smaller = evolve(
         design, X=design.X[:, some], names=names, term_of=design.term_of[some], columns=names, kept=np.ones(len(names), dtype=bool)
     )
-    return evolve(problem, design=smaller)
+    return evolve(problem, design=smaller, prior=about(problem.prior, names))
 
 
 # ---------------------------------------------------------------- what it says
