@@ -2,6 +2,7 @@
 
 import math
 import warnings
+from pathlib import Path
 
 import numpy as np
 import polars as pl
@@ -9,7 +10,12 @@ import pytest
 
 from bossa import load_dataset, model
 from bossa.errors import BossaWarning, OptionError, Refused
+from bossa.estimate import many
+from bossa.estimate.random import term_factors
 from bossa.infer.curve import profile_curve
+from bossa.infer.plan import plan
+
+GOLDEN = Path(__file__).parents[1] / "golden" / "data"
 
 # tests/golden, profile.exact: R 4.2.2 with lme4 1.1-31, constrained minimisation and root finding; ML refit of the REML fit
 SLEEPSTUDY = {
@@ -36,6 +42,81 @@ def test_sleepstudy_is_that_of_r():
 def test_logistic_regression_is_that_of_r():
     m = model("am ~ wt", load_dataset("mtcars"), family="binomial").fit().infer(how="profile")
     np.testing.assert_allclose(limits(m.params), MTCARS, rtol=1e-6)
+
+
+# MASS 7.3.58.2, confint(glm(…)) on mtcars; it interpolates its curves by splines
+MASS = {
+    ("am ~ wt", "binomial", None): [(5.213794626, 23.628910686), (-7.698930195, -1.833364753)],
+    ("carb ~ wt + hp", "poisson", None): [(-0.659863166, 0.904767995), (-0.257748229, 0.256695167), (0.002123691, 0.008589864)],
+    ("mpg ~ wt", "gamma", "log"): [(3.666850254, 3.998006261), (-0.318028701, -0.219631106)],
+    ("mpg ~ wt", "inverse_gaussian", "log"): [(3.620170872, 3.963188381), (-0.303197849, -0.208644338)],
+    ("vs ~ mpg", "binomial", "probit"): [(-8.860355708, -2.388279094), (0.112902526, 0.431285215)],
+}
+
+
+@pytest.mark.parametrize("case", MASS, ids=str)
+def test_generalized_linear_models_are_those_of_mass(case):
+    formula, family, link = case
+    m = model(formula, load_dataset("mtcars"), family=family, link=link).fit()
+    se = m.infer().params["se"].to_numpy()[:, None]
+    assert (np.abs(limits(m.infer(how="profile").params) - MASS[case]) < 0.005 * se).all()  # the error of its splines
+
+
+# glmmTMB 1.1.5, R 4.2.2: roots of 2(objective − minimum) = 3.84 by uniroot, the rest minimised by nlminb; standard deviations by exp
+GLMM = {
+    "cbpp": [
+        *[(-1.9011878320, -0.9477878240), (-1.6167661762, -0.4077801740), (-1.8010071200, -0.5115534280), (-2.5007574483, -0.8007569249)],
+        (math.exp(-1.0610509843), math.exp(0.0952700343)),
+    ],
+    "gamma": [
+        *[(5.4679808081, 5.6000417963), (0.0289050669, 0.0387886004), (math.exp(-2.4026457023), math.exp(-1.7008059309))],
+        (math.exp(-4.8833213379 / 2), math.exp(-4.4479395234 / 2)),
+    ],
+}
+
+
+@pytest.mark.parametrize("name", GLMM)
+def test_generalized_mixed_models_are_those_of_glmmtmb(name):
+    """Coefficients, standard deviations and, where the family has one, the dispersion."""
+    if name == "cbpp":
+        d = pl.read_csv(GOLDEN / "cbpp.csv").with_columns(pl.col("period", "herd").cast(pl.String))
+        m = model("incidence/size ~ period + (1 | herd)", d, family="binomial", weights="size").fit()
+    else:
+        m = model("Reaction ~ Days + (1 | Subject)", load_dataset("sleepstudy"), family="gamma", link="log").fit()
+    m = m.infer(how="profile", n_steps=0)
+    np.testing.assert_allclose(np.vstack((limits(m.params), limits(m.varying_spread))), GLMM[name], rtol=2e-6)
+
+
+def test_spread_after_bootstrap_and_permutation():
+    """The bootstrap's own limits and standard errors; after permutation the profile's, unless asked not to."""
+    m = model("Reaction ~ Days + (Days | Subject)", load_dataset("sleepstudy")).fit()
+    boot = m.infer(how="boot", n_boot=300, seed=1).varying_spread
+    assert boot.columns[-4:] == ["se", "ci_lower", "ci_upper", "method"]
+    assert boot["method"][0].startswith("boot")
+    draws = many.refit(m.problem, m.fit_state, plan(m.problem, m.fit_state, "parametric", 300, 1))
+    T = term_factors(m.design.random, draws.theta)[0] * draws.sigma[:, None, None]
+    S = T @ T.swapaxes(1, 2)
+    values = [*np.sqrt(np.diagonal(S, axis1=1, axis2=2)).T, S[:, 0, 1] / np.sqrt(S[:, 0, 0] * S[:, 1, 1]), draws.sigma]
+    np.testing.assert_allclose(boot["se"], [v.std(ddof=1) for v in values], rtol=1e-9)
+    np.testing.assert_allclose(limits(boot), [np.quantile(v, [0.025, 0.975]) for v in values], rtol=0.05, atol=0.02)
+    perm = m.infer(how="perm", n_perm=20, seed=1).varying_spread
+    np.testing.assert_allclose(limits(perm), limits(m.infer(how="profile", n_steps=0).varying_spread), rtol=1e-7)
+    assert (perm["method"] == "profile").all()
+    assert "ci_lower" not in m.infer(how="perm", n_perm=20, seed=1, profile_auto=False).varying_spread.columns
+
+
+def test_a_standard_deviation_of_a_glmm_has_an_interval_that_starts_at_0():
+    """Little variation between groups, though its estimate is not 0: the end satisfies its equation, the start is the boundary."""
+    rng = np.random.default_rng(2)
+    g, x = np.repeat(np.arange(10), 6), rng.normal(size=60)
+    d = pl.DataFrame({"y": rng.poisson(np.exp(0.3 * x + 0.15 * rng.normal(size=10)[g])), "x": x, "g": g})
+    m = model("y ~ x + (1 | g)", d, family="poisson").fit()
+    row = m.infer(how="profile", n_steps=8).varying_spread.row(0, named=True)
+    assert row["ci_lower"] == 0.0 < row["sd"] < row["ci_upper"]
+    curve = m.infer(how="profile", n_steps=8).inference.extra.curves["sd Intercept | g"]
+    plain = model("y ~ x", d, family="poisson").fit().fit_state.loglik
+    at_0 = dict(zip(*curve))[0.0]
+    assert at_0**2 == pytest.approx(2 * (m.fit_state.loglik - plain), abs=1e-6)
 
 
 @pytest.mark.parametrize(

@@ -63,12 +63,7 @@ def profile(problem: Problem, fit: FitState, target: Target, options: Profile) -
     L, value = _rows(target, fit)
     cut = float(t_quantile((1 + options.conf_level) / 2, fit.df_resid if fit.estimator == "lm" else np.inf))
     reach = 1.15 * cut if options.threshold is None else max(options.threshold, cut)
-    if fit.estimator == "lmm":
-        work: Any = _Linear(problem, fit)
-    elif fit.estimator == "glmm":
-        work = _Laplace(problem, fit)
-    else:
-        work = _Plain(problem, fit)
+    work: Any = {"lmm": _Linear, "glmm": _Laplace}.get(fit.estimator, _Plain)(problem, fit)
     curves: list[Curve | None] = []
     for row, v in zip(L, value):
         if not np.isfinite(v):
@@ -82,7 +77,7 @@ def profile(problem: Problem, fit: FitState, target: Target, options: Profile) -
     spread: SpreadState | None = None
     spread_curves: dict[str, tuple[Floats, Floats]] = {}
     if problem.design.random is not None and target.kind == "params":
-        spread, spread_curves = _spread(work, problem, cut, reach, options)
+        spread, spread_curves = _spread(work, cut, reach, options.n_steps)
     kept = {_label(target, k): (c.psi, c.zeta) for k, c in enumerate(curves) if c is not None} | spread_curves
     return InferenceState(
         how="profile",
@@ -111,13 +106,19 @@ def _rows(target: Target, fit: FitState) -> tuple[Floats, Floats]:
     return L, value if target.estimable is None else np.where(target.estimable, value, np.nan)
 
 
-def _spread(
-    work: Any, problem: Problem, cut: float, reach: float, options: Profile
-) -> tuple[SpreadState, dict[str, tuple[Floats, Floats]]]:
+def spread_limits(problem: Problem, fit: FitState, level: float) -> SpreadState | None:
+    """Likelihood limits of each row of `varying_spread`, for other hows; None where there are none."""
+    if problem.design.random is None or problem.options.nagq == 0:
+        return None
+    cut = float(t_quantile((1 + level) / 2, np.inf))
+    return _spread(_Linear(problem, fit) if fit.estimator == "lmm" else _Laplace(problem, fit), cut, cut, 0)[0]
+
+
+def _spread(work: Any, cut: float, reach: float, steps: int) -> tuple[SpreadState, dict[str, tuple[Floats, Floats]]]:
     """Limits of each row of `varying_spread`, and the curves."""
     lower, upper, curves = [], [], {}
     for label, estimate, se, zeta, within in work.spread():
-        curve = profile_curve(zeta, estimate, se, cut, options.n_steps, reach, within)
+        curve = profile_curve(zeta, estimate, se, cut, steps, reach, within)
         lower.append(curve.lower)
         upper.append(curve.upper)
         curves[label] = (curve.psi, curve.zeta)
@@ -240,6 +241,16 @@ class _Mixed:
     def residual(self) -> Iterator[tuple[str, float, float, Zeta, tuple[float, float]]]:
         yield from ()
 
+    def _sigma(self, surface: Any, H: Floats, power: float) -> tuple[str, float, float, Zeta, tuple[float, float]]:
+        """σ, of which the last coordinate is power · log σ."""
+        from . import surfaces
+
+        a = np.zeros(len(surface.x))
+        a[-1] = 1.0
+        label, _, se, zeta, _ = self._slice("sigma", surface, H, surfaces.Linear(a), power * math.log(self.sigma), (-math.inf, math.inf))
+        scaled = (0.0, math.inf)
+        return label, self.sigma, se * self.sigma / power, lambda psi: zeta(power * math.log(psi)) if psi > 0 else -math.inf, scaled
+
     offset = 0
 
     def surface(self, number: int, front: tuple[int, ...], factors: list[Floats]) -> tuple[Any, Floats]:
@@ -307,12 +318,7 @@ class _Linear(_Mixed):
         from . import surfaces
 
         surface = surfaces.LinearSurface(lmm.prepare(self.problem, scaled=False), self.theta, self.sigma)
-        a = np.zeros(len(surface.x))
-        a[-1] = 1.0
-        label, _, se, zeta, _ = self._slice(
-            "sigma", surface, surfaces.curvature(surface), surfaces.Linear(a), math.log(self.sigma), (-math.inf, math.inf)
-        )
-        yield label, self.sigma, se * self.sigma, lambda psi: zeta(math.log(psi)) if psi > 0 else -math.inf, (0.0, math.inf)
+        yield self._sigma(surface, surfaces.curvature(surface), 1.0)
 
 
 class _Laplace(_Mixed):
@@ -331,16 +337,27 @@ class _Laplace(_Mixed):
     def coefficient(self, row: Floats) -> tuple[float, float, Zeta]:
         from . import surfaces
 
-        if self._whole is None:
-            made = surfaces.LaplaceSurface(self.problem, self.fit, self.nagq)
-            self._whole = made, np.asarray(self.fit.engine.hessian)  # type: ignore[attr-defined]
-        surface, H = self._whole
+        surface, H = self._all()
         a = np.zeros(len(surface.x))
         a[: len(row)] = row if surface.basis is None else surface.basis.T @ row
         _, estimate, _, zeta, _ = self._slice(
             "", surface, _positive_definite(H), surfaces.Linear(a), float(row @ self.fit.coef), (-math.inf, math.inf)
         )
         return estimate, math.sqrt(row @ self.fit.vcov @ row), zeta
+
+    def _all(self) -> tuple[Any, Floats]:
+        """The surface in the fit's own order, and its Hessian."""
+        from . import surfaces
+
+        if self._whole is None:
+            made = surfaces.LaplaceSurface(self.problem, self.fit, self.nagq)
+            self._whole = made, np.asarray(self.fit.engine.hessian)  # type: ignore[attr-defined]
+        return self._whole
+
+    def residual(self) -> Iterator[tuple[str, float, float, Zeta, tuple[float, float]]]:
+        if self.fit.dispersion_estimated:
+            surface, H = self._all()
+            yield self._sigma(surface, _positive_definite(H), 2.0)
 
     def surface(self, number: int, front: tuple[int, ...], factors: list[Floats]) -> tuple[Any, Floats]:
         from . import surfaces

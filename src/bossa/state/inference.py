@@ -116,10 +116,14 @@ class ResamplesState:
 
 @frozen(kw_only=True, eq=False)
 class SpreadState:
-    """Limits of the R rows of `varying_spread`: of standard deviations, and of correlations where a row has one; how they were found."""
+    """Limits of the R rows of `varying_spread`: of standard deviations, and of correlations where a row has one; how they were found.
+
+    se  (R,)  standard errors of the same, where resampling gives them
+    """
 
     lower: np.ndarray = array("R")
     upper: np.ndarray = array("R")
+    se: np.ndarray | None = array("R", optional=True)
     method: str
 
     __attrs_post_init__ = check_axes
