@@ -271,9 +271,10 @@ def spread_limits(problem: Problem, fit: FitState, draws: Draws, level: float, s
         k = len(term.names)
         columns += [(unit[:, i] * unit[:, j]).sum(axis=1) for j in range(k) for i in range(j + 1, k) if connected[i, j]]
     columns += [sigma[:, 0]] if fit.dispersion_estimated else []
-    limits = [resample.percentile_interval(c[np.isfinite(c)][:, None], level)[:, 0] for c in columns]
-    lower, upper = np.array(limits).T
-    return SpreadState(lower=lower, upper=upper, method=f"boot ({scheme}, percentile)")
+    columns = [c[np.isfinite(c)] for c in columns]  # a correlation has no value where a replicate's sd is 0
+    lower, upper = np.array([resample.percentile_interval(c[:, None], level)[:, 0] for c in columns]).T
+    se = np.array([c.std(ddof=1) if len(c) > 1 else np.nan for c in columns])
+    return SpreadState(lower=lower, upper=upper, se=se, method=f"boot ({scheme}, percentile)")
 
 
 def warn_of_failures(draws: Draws, what: str) -> None:
