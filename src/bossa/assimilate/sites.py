@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,7 @@ from attrs import evolve, frozen
 
 from ..errors import DataError, FitFailed
 from ..kernels.kalman import LOG_2PI, Known, known, look
-from ..kernels.linalg import triangular, upper
+from ..kernels.linalg import triangulars, upper
 from ..state.fields import array, check_axes
 from ..types import Floats
 from .within import Grouped, integrated, marginal
@@ -79,20 +80,36 @@ def gaussian_site(
     X (n, k), y (n,) with the offset taken off, weights and freq (n,) or None;  hash: of the data, None: of these arrays
     grouped  random effects of this batch alone, to be integrated out
     """
-    k = X.shape[1]
-    W = weights if freq is None else freq if weights is None else weights * freq
-    n = float(len(y) if freq is None else freq.sum())
-    log_weights = 0.0 if weights is None else float(np.log(weights).sum() if freq is None else freq @ np.log(weights))
-    half = 0.0
-    if grouped is not None and len(y):
-        root = np.ones((len(y), 1)) if W is None else np.sqrt(W)[:, None]
-        scaled_Z = tuple(evolve(term, Z=term.Z * root) for term in grouped.terms)
-        R, half = integrated(evolve(grouped, terms=scaled_Z), np.column_stack((X, y)) * root)
-    else:
-        R = triangular(X, W, y) if len(y) else np.zeros((0, k + 1))
-    rss = float(R[k, k] ** 2) if len(R) > k else 0.0
-    logc = 0.5 * (log_weights - n * LOG_2PI) - half
-    return Site(batch=batch, time=time, n=n, J=R[:k, :k], z=R[:k, k], rss=rss, logc=logc, hash=hash or fingerprint(X, y, weights, freq))
+    rows = Rows(
+        batch=batch, time=time, X=X, y=y, weights=weights, freq=freq, hash=hash or fingerprint(X, y, weights, freq), grouped=grouped
+    )
+    return gaussian_sites([rows])[0]
+
+
+def gaussian_sites(batches: Sequence[Rows]) -> list[Site]:
+    """The exact sites of batches of a linear model; offsets are taken off."""
+    totals = [r.weights if r.freq is None else r.freq if r.weights is None else r.weights * r.freq for r in batches]
+    blocks = []
+    for r, W in zip(batches, totals):
+        block = np.column_stack((r.X, r.y if r.offset is None else r.y - r.offset))
+        blocks.append(block if W is None else block * np.sqrt(W)[:, None])
+    factors = iter(triangulars([block for r, block in zip(batches, blocks) if r.grouped is None]))
+    out = []
+    for r, W, block in zip(batches, totals, blocks):
+        half = 0.0
+        if r.grouped is None:
+            R = next(factors)
+        elif len(block):
+            root = np.ones((len(block), 1)) if W is None else np.sqrt(W)[:, None]
+            R, half = integrated(evolve(r.grouped, terms=tuple(evolve(term, Z=term.Z * root) for term in r.grouped.terms)), block)
+        else:
+            R = block
+        k = block.shape[1] - 1
+        log_weights = 0.0 if r.weights is None else float(np.log(r.weights).sum() if r.freq is None else r.freq @ np.log(r.weights))
+        rss = float(R[k, k] ** 2) if len(R) > k else 0.0
+        logc = 0.5 * (log_weights - r.n * LOG_2PI) - half
+        out.append(Site(batch=r.batch, time=r.time, n=r.n, J=R[:k, :k], z=R[:k, k], rss=rss, logc=logc, hash=r.hash))
+    return out
 
 
 def estimate_site(batch: Any, time: float, estimate: Floats, vcov: Floats, n: float = 1.0) -> Site:

@@ -34,7 +34,7 @@ from .door import number, share, variance
 from .drift import Discount, read_drift
 from .mixed import Varying, columns, fixed_part, joined
 from .result import AssimilationResult
-from .sites import Rows, Site, estimate_site, gaussian_site, scaled
+from .sites import Rows, Site, estimate_site, gaussian_sites, scaled
 from .solve import AssimState, InverseGamma, Options, linearised, read_prior, read_sigma
 from .told import columns_read, told
 from .within import Within, grouped, labels_of, met
@@ -395,7 +395,7 @@ def taken(state: AssimState, frame: pl.DataFrame) -> AssimState:
         for r in new:
             state = evolve(state, within=evolve(state.within, seen=met(state.within, r.batch, r.grouped)))  # type: ignore[arg-type]
     if state.kind == "lm":
-        return added(state, [_site(r) for r in rows])
+        return added(state, gaussian_sites(rows))
     family = state.encoder.spec.family
     for r in rows:
         family.check(r.y, r.weights, response=f"the response of batch {r.batch!r}")
@@ -507,11 +507,6 @@ def encoded(state: AssimState, frame: pl.DataFrame, parts: Sequence[tuple[Any, f
         random_part = None if state.within is None else grouped(state.within, labels, Z, used)
         out.append(Rows(batch=batch, time=when, X=X[used], y=y[used], hash=hashed, grouped=random_part, **some))
     return out
-
-
-def _site(rows: Rows) -> Site:
-    y = rows.y if rows.offset is None else rows.y - rows.offset
-    return gaussian_site(rows.batch, rows.time, rows.X, y, rows.weights, rows.freq, rows.hash, rows.grouped)
 
 
 def extend(result: AssimilationResult, batch: Any, id: Any = None, time: Any = None) -> AssimilationResult:
