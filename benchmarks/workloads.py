@@ -101,6 +101,12 @@ def grouped_logistic(n: int = 10_000, groups: int = 500) -> pl.DataFrame:
     return pl.DataFrame({"y": y, "x1": x1, "x2": x2, "g": [f"g{v}" for v in g]})
 
 
+def looks(n: int = 1_000) -> pl.DataFrame:
+    """10³ estimates of a number that drifts, each with standard error ½."""
+    rng = np.random.default_rng(19)
+    return pl.DataFrame({"y": np.round(np.cumsum(rng.normal(0, 0.2, n)) + rng.normal(0, 0.5, n), 5)})
+
+
 def visits(groups: int = 30, each: int = 10) -> pl.DataFrame:
     """The columns of a study to be planned: groups measured at the same ten doses."""
     dose = np.round(np.linspace(-1, 1, each), 5)
@@ -120,6 +126,7 @@ MAKERS = {
     "w10_logit": lambda: five(2000, binary=True),
     "w14_lm": lambda: five(2000),
     "w18_power": visits,
+    "w19_looks": looks,
 }
 
 
@@ -195,6 +202,38 @@ def power_of_a_slope(df: str) -> Run:
     def run() -> list[float]:
         found = model("y ~ x + (x | g)").simulate(data=data, **assumed, power=500, options={"df": df}, seed=1)
         return found["power"].to_list()[1:]
+
+    return run
+
+
+def particles_of_a_drift() -> Run:
+    """Every hundredth state of a bootstrap filter with 10⁴ particles."""
+    from bossa.assimilate import particle_filter
+
+    y = pl.read_csv(file("w19_looks"))["y"].to_numpy()
+
+    def run() -> list[float]:
+        found = particle_filter(y, np.full(len(y), 0.5), process_sd=0.2, n_particles=10_000, seed=1)
+        return found.posterior_mean[99::100].tolist()
+
+    return run
+
+
+def particles_by_hand() -> Run:
+    """The textbook's filter: means alone, resampled by a comb at every step, no limits, no forecast, no degeneracy report."""
+    y, N = pl.read_csv(file("w19_looks"))["y"].to_numpy(), 10_000
+
+    def run() -> list[float]:
+        rng = np.random.default_rng(1)
+        x, means = rng.standard_normal(N), []
+        for look in y:
+            x = x + 0.2 * rng.standard_normal(N)
+            log_w = -0.5 * ((look - x) / 0.5) ** 2
+            w = np.exp(log_w - log_w.max())
+            w /= w.sum()
+            means.append(float(w @ x))
+            x = x[np.minimum(np.searchsorted(np.cumsum(w), (np.arange(N) + rng.random()) / N), N - 1)]
+        return means[99::100]
 
     return run
 
@@ -292,6 +331,8 @@ ENTRANTS: dict[str, Callable[[], Run]] = {
     "W17b/bossa": lambda: fitted("w07_slopes", SLOPES, satterthwaite),
     "W18a/bossa": lambda: power_of_a_slope("inf"),
     "W18b/bossa": lambda: power_of_a_slope("satterthwaite"),
+    "W19d/bossa": particles_of_a_drift,
+    "W19d/NumPy loop": particles_by_hand,
 }
 IN_R = ["W2/R lm", "W2/R lm + summary", "W3/R lm", "W3/R .lm.fit", "W4/R glm"]
 IN_R += [f"{w}/lme4" for w in ("W5", "W6", "W7", "W8a0", "W8a1", "W8b0", "W8b1")]
@@ -326,6 +367,7 @@ FILES = {
     "W17b": "w07_slopes",
     "W18a": "w18_power",
     "W18b": "w18_power",
+    "W19d": "w19_looks",
 }
 TITLES = {
     "W2": "linear model, 200 × 4",
@@ -354,6 +396,7 @@ TITLES = {
     "W17b": "Satterthwaite df, W7",
     "W18a": "power of a slope, 500 simulated studies of 30 × 10, (x | g), z tests",
     "W18b": "the same with Satterthwaite df",
+    "W19d": "bootstrap particle filter, 10³ steps × 10⁴ particles; the loop gives means alone",
 }
 
 # (entrant, peer or "best peer", largest ratio), and memory in MB over the loaded data
@@ -384,6 +427,7 @@ GOALS: dict[str, list[tuple[str, str, float]]] = {
     "W17b": [("W17b/bossa", "W17b/lmerTest", 0.02)],
     "W18a": [("W18a/bossa", "W18a/refit loop", 0.01)],
     "W18b": [("W18b/bossa", "W18b/lmerTest loop", 0.01)],
+    "W19d": [("W19d/bossa", "W19d/NumPy loop", 1.0)],
 }
 MEMORY = {"W9/bossa": 60.0, "W3/bossa": 100.0, "W4/bossa": 60.0, "W6/bossa": 100.0, "W16b/bossa": 20.0}
 
