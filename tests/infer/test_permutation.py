@@ -473,18 +473,21 @@ def test_draws_from_the_null_of_a_logistic_model_hold_their_level():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("scheme", ["freedman-lane", "sign-flip"])
-def test_robust_statistics_hold_their_level_under_unequal_spread(scheme):
-    """400 null data sets whose errors spread with |x|, n = 50: HC3 within 5 % ± 2.2 %; classical statistics reject far too often."""
+@pytest.mark.parametrize(("scheme", "n"), [("freedman-lane", 150), ("sign-flip", 50)])
+def test_robust_statistics_hold_their_level_under_unequal_spread(scheme, n):
+    """600 null data sets whose errors spread with |x|: HC3 within 5 % ± 1.8 % (2 Monte Carlo errors), classical ones far above.
+
+    Orders need more rows than signs, which leave each error its spread (0.086 of 1000 at n = 50).
+    """
     rng = np.random.default_rng(10)
     robust = plain = 0
-    for i in range(400):
-        x, z = rng.normal(size=50), rng.normal(size=50)
-        m = model("y ~ x + z", pl.DataFrame({"x": x, "z": z, "y": z + np.abs(x) * rng.normal(size=50)})).fit()
+    for i in range(600):
+        x, z = rng.normal(size=n), rng.normal(size=n)
+        m = model("y ~ x + z", pl.DataFrame({"x": x, "z": z, "y": z + np.abs(x) * rng.normal(size=n)})).fit()
         robust += m.infer(how="perm", n_perm=199, seed=i, errors="hetero", scheme=scheme).params["p_value"][1] <= 0.05
         plain += m.infer(how="perm", n_perm=199, seed=i).params["p_value"][1] <= 0.05
-    assert 0.028 < robust / 400 < 0.072
-    assert plain / 400 > 0.12
+    assert 0.032 < robust / 600 < 0.068
+    assert plain / 600 > 0.15
 
 
 @pytest.mark.slow
