@@ -1,5 +1,6 @@
 """how="boot": R's boot within Monte Carlo error, laws over schemes, the jackknife, the product of questions and models, calibration."""
 
+import tracemalloc
 import warnings
 from contextlib import contextmanager
 
@@ -374,6 +375,83 @@ def test_what_is_no_distribution_is_not_drawn_from():
         model("count ~ x", d, family="poisson", weights="w").fit().infer(how="boot", scheme="parametric")
     with pytest.raises(Refused, match="under the null"):
         model("count ~ x", d, family="quasipoisson").fit().infer(how="perm")
+
+
+def traced_peak(work):
+    """(what work() returns, bytes it keeps, bytes it had at its height)"""
+    tracemalloc.start()
+    try:
+        result = work()
+        return result, *tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+
+
+def test_memory_is_that_of_a_block_however_many_replicates():
+    """300,000 rows, counts of a byte: 32 MB a block, 8 bytes for a chunk of rows at a time. 240 replicates need what 120 need."""
+    rng = np.random.default_rng(0)
+    n = 300_000
+    d = pl.DataFrame({"x": rng.normal(size=n), "z": rng.normal(size=n), "y": rng.normal(size=n)})
+    m = model("y ~ x + z", d).fit()
+    peaks = [traced_peak(lambda b=b: m.infer(how="boot", n_boot=b, seed=1, ci_type="percentile"))[2] for b in (120, 240)]
+    assert peaks[1] < 1.1 * peaks[0]
+    assert peaks[1] < 32e6 + 2 * 9 * 8 * n  # X and what its columns are stacked into
+
+
+def test_replicates_that_are_not_kept_are_not_held():
+    """1000 replicates of 15,000 predictions are 120 MB: never in memory at once unless they are to be kept. The numbers are the same."""
+    m = model("mpg ~ wt", load_dataset("mtcars")).fit().predict(pl.DataFrame({"wt": np.linspace(2, 5, 15_000)}))
+    asked = {"how": "boot", "n_boot": 1000, "seed": 1, "ci_type": "percentile"}
+    lean, left, peak = traced_peak(lambda: m.infer(**asked, save_resamples=False))
+    assert left < 10e6
+    assert peak < 80e6
+    full, held, _ = traced_peak(lambda: m.infer(**asked))
+    assert held > 120e6
+    assert lean.predictions.equals(full.predictions)
+    assert full.focus_inference.extra.values.shape == (1000, 15_000)
+
+
+def test_a_question_in_pieces_has_the_answers_of_the_whole(monkeypatch):
+    """Odds ratios and predictions, by BCa, piece by piece of two rows: what they are at once."""
+    d = rows()
+    m = model("hit ~ x + g", d, family="binomial").fit()
+    questions = m.explore("pairwise(g)", compare="ratio"), m.predict(d.head(7))
+    whole = [q.infer(how="boot", n_boot=200, seed=1, ci_type="bca") for q in questions]
+    monkeypatch.setattr(bootstrap, "VALUES", 400)
+    pieces = [q.infer(how="boot", n_boot=200, seed=1, ci_type="bca") for q in questions]
+    for a, b in zip(whole, pieces):
+        one, two = a.focus_inference, b.focus_inference
+        for name in ("interval", "se", "p_value"):
+            np.testing.assert_allclose(getattr(one, name), getattr(two, name), rtol=1e-12)
+        np.testing.assert_allclose(one.extra.values, two.extra.values, rtol=1e-12)
+
+
+def test_the_scheme_that_auto_stands_for_is_shown():
+    d = rows()
+    for formula, options, scheme, said in [
+        ("y ~ x", {}, "case", "draws rows with replacement"),
+        ("y ~ x", {"cluster": "s"}, "group", "draws whole groups with replacement"),
+        ("y ~ x", {"cluster": "s", "scheme": "case"}, "group", "draws whole groups with replacement"),
+        ("y ~ x", {"cluster": "s", "scheme": "bayes"}, "bayes", "weighs rows, or whole groups where there are groups"),
+        ("y ~ x + (1 | s)", {}, "parametric", "draws every response from the fitted distribution"),
+    ]:
+        m = model(formula, d).fit().infer(how="boot", n_boot=20, seed=1, **options)
+        assert m.inference.options["scheme"] == scheme
+        assert said in m.inference.notes[0]
+        assert f"scheme={scheme}" in str(m.summary())
+
+
+def test_clusters_that_are_named_widen_what_rows_on_their_own_would_give():
+    """A predictor that is constant in each of 16 clusters: drawn whole, by weight or by sign, its error is larger than of rows drawn."""
+    d = rows(160).with_columns(between=pl.col("s").cast(int).sin())
+    d = d.with_columns(y=pl.Series(2 * np.random.default_rng(3).normal(size=16))[d["s"].cast(int)] + 0.5 * pl.col("y"))
+    m = model("y ~ between", d).fit()
+
+    def se(**options):
+        return m.infer(how="boot", n_boot=400, seed=1, **options).params["se"][1]
+
+    for scheme in ("case", "group", "bayes", "wild"):
+        assert se(scheme=scheme, cluster="s") > 1.8 * se()
 
 
 @pytest.mark.slow

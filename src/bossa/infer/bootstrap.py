@@ -39,6 +39,7 @@ from .studentize import robust, studentizers
 
 CI_TYPES = ("auto", "bca", "percentile", "basic", "studentized")
 FEW_FAILURES = 0.10
+VALUES = 2_000_000  # numbers asked of all replicates at a time (16 MB)
 
 
 @frozen(kw_only=True)
@@ -46,7 +47,7 @@ class Boot(Common):
     """Options of how="boot".
 
     n_boot             replicates; None: 1000
-    scheme             "auto": rows for LM and GLM, whole clusters with `cluster=`, parametric for mixed models
+    scheme             "auto": rows ("case") for LM and GLM, parametric for mixed models; with `cluster=` "case" is "group"
     ci_type            "auto": BCa where it is defined (rows or clusters of LM and GLM), else percentile
     cluster            column of the groups that are drawn whole
     seed               whatever numpy's default_rng takes; the result keeps the entropy
@@ -71,7 +72,9 @@ def bootstrap(problem: Problem, fit: FitState, target: Target, options: Boot) ->
     groups = None if options.cluster is None else cluster_codes(problem, options.cluster)
     name = options.scheme
     if name == "auto":
-        name = "parametric" if problem.design.random is not None else "case" if groups is None else "group"
+        name = "parametric" if problem.design.random is not None else "case"
+    if name == "case" and groups is not None:
+        name = "group"
     ci_type = _ci_type(options, name, problem, target)
     effects = grouped.effects_of(problem, target, name)
     if SCHEMES[name].unit == "response" or problem.design.random is not None:
@@ -82,14 +85,24 @@ def bootstrap(problem: Problem, fit: FitState, target: Target, options: Boot) ->
     with progress_bar(options.progress, chosen.n, "bootstrap") as tick:
         draws = refit(problem, fit, chosen, n_jobs=options.n_jobs, tick=tick, then=effects)
     asked = question(target, fit.coef, options)
-    values = asked.of(usable_coef(draws, "bootstrap replicates"))
-    if effects is not None:
-        values = 2 * asked.observed - values - grouped.errors(problem, fit, chosen, effects, draws)[draws.code == 0]
-    interval, p_value = _interval(ci_type, values, asked, (problem, fit, chosen, draws, groups), options.conf_level)
-    undefined = ~np.isfinite(values) & np.isfinite(asked.observed)
-    interval[:, undefined.any(axis=0)], p_value[undefined.any(axis=0)] = np.nan, np.nan
+    coef = usable_coef(draws, "bootstrap replicates")
+    errors = None if effects is None else grouped.errors(problem, fit, chosen, effects, draws)[draws.code == 0]
+    K = len(asked.observed)
+    se, p_value, interval, undefined = np.empty(K), np.empty(K), np.empty((2, K)), np.zeros(K, dtype=int)
+    kept = np.full((len(draws.code), K), np.nan) if options.save_resamples else None
+    context = (problem, fit, chosen, draws, groups, left_out_coef(problem, fit, groups) if ci_type == "bca" else None)
+    for rows, part in asked.cut(max(1, VALUES // max(len(coef), problem.design.n if ci_type == "bca" else 1))):
+        values = part.of(coef)
+        if errors is not None:
+            values = 2 * part.observed - values - errors[:, rows]
+        interval[:, rows], p_value[rows] = _interval(ci_type, values, part, context, options.conf_level)
+        undefined[rows] = (~np.isfinite(values) & np.isfinite(part.observed)).sum(axis=0)
+        se[rows] = part.show(values).std(axis=0, ddof=1)
+        if kept is not None:
+            kept[:, rows] = part.kept(values, draws.code)
+    interval[:, undefined > 0], p_value[undefined > 0] = np.nan, np.nan
     state = ResamplesState(
-        values=asked.kept(values, draws.code) if options.save_resamples else None,
+        values=kept,
         observed=asked.show(asked.observed),
         code=draws.code,
         scheme=name,
@@ -102,12 +115,12 @@ def bootstrap(problem: Problem, fit: FitState, target: Target, options: Boot) ->
     return InferenceState(
         how="boot",
         level=options.conf_level,
-        se=asked.show(values).std(axis=0, ddof=1),
+        se=se,
         p_value=asked.blank(p_value),
         interval=asked.carried(interval),
         null=asked.null_shown,
         side=options.alternative,
-        notes=(*_notes(state, chosen.said, ci_type, options.conf_level), *said, *_undefined(undefined)),
+        notes=(*_notes(state, chosen.said, ci_type, options.conf_level), *said, *_undefined(undefined, len(coef))),
         options={"n_boot": chosen.n, "scheme": name, "ci_type": ci_type, "cluster": options.cluster, "seed": chosen.seed},
         extra=state,
     )
@@ -147,7 +160,7 @@ def _ci_type(options: Boot, scheme: str, problem: Problem, target: Target) -> st
 
 def _interval(kind: str, values: np.ndarray, asked: Question, context: tuple, level: float) -> tuple[np.ndarray, np.ndarray]:
     """Limits (2, K) and p-values (K,) of one type, on the scale tested."""
-    problem, fit, chosen, draws, groups = context
+    problem, fit, chosen, draws, groups, left_out = context
     side, null, observed = asked.side, asked.null, asked.observed
     if kind == "percentile":
         return resample.percentile_interval(values, level, side), resample.percentile_p(values, null, side)
@@ -155,7 +168,7 @@ def _interval(kind: str, values: np.ndarray, asked: Question, context: tuple, le
         mirrored = 2 * observed - values
         return resample.basic_interval(observed, values, level, side), resample.percentile_p(mirrored, null, side)
     if kind == "bca":
-        a = resample.acceleration(asked.of(left_out_coef(problem, fit, groups)), None if groups is not None else problem.design.freq)
+        a = resample.acceleration(asked.of(left_out), None if groups is not None else problem.design.freq)
         return resample.bca_interval(observed, values, a, level, side), resample.bca_p(observed, values, a, null, side)
     se, own = studentizers(problem, fit, chosen, draws, groups)
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -255,7 +268,7 @@ def left_out_coef(problem: Problem, fit: FitState, groups: np.ndarray | None = N
 
 
 def spread_limits(problem: Problem, fit: FitState, draws: Draws, level: float, scheme: str) -> SpreadState | None:
-    """Percentile limits of each row of `varying_spread`: standard deviations, correlations, σ; None without random effects."""
+    """Percentile limits and standard errors of the rows of `varying_spread`: standard deviations, correlations, σ; None without any."""
     random = problem.design.random
     if random is None or draws.theta is None:
         return None
@@ -300,10 +313,10 @@ def _left_out(state: ResamplesState) -> list[str]:
     return ["left out: " + ", ".join(f"{k} of {len(state.code)} {reason}" for reason, k in state.failed.items())]
 
 
-def _undefined(undefined: np.ndarray) -> tuple[str, ...]:
-    """What to say of rows that have no value in some replicates (a ratio of means one of which is negative).   (B, K) bool"""
-    rows, most = int(undefined.any(axis=0).sum()), int(undefined.sum(axis=0).max(initial=0))
-    return (f"{rows} row(s) have no value in up to {most} of {len(undefined)} replicates, and so no limits",) if rows else ()
+def _undefined(undefined: np.ndarray, B: int) -> tuple[str, ...]:
+    """What to say of rows that have no value in some of B replicates (a ratio of means one of which is negative).   (K,) counts"""
+    rows, most = int((undefined > 0).sum()), int(undefined.max(initial=0))
+    return (f"{rows} row(s) have no value in up to {most} of {B} replicates, and so no limits",) if rows else ()
 
 
 def _notes(state: ResamplesState, said: str, ci_type: str, level: float) -> tuple[str, ...]:

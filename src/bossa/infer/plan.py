@@ -234,10 +234,8 @@ def _group_codes(problem: Problem, groups: np.ndarray | None) -> np.ndarray:
 @scheme("case", unit="row", said="draws rows with replacement")
 def case(problem: Problem, fit: FitState, groups: np.ndarray | None) -> Draw:
     _independent_rows(problem, "case")
-    design = problem.design
-    if groups is not None:
-        return GroupDraw(groups)
-    return CaseDraw(design.n) if design.freq is None else CountedDraw(design.freq)
+    freq = problem.design.freq
+    return CaseDraw(problem.design.n) if freq is None else CountedDraw(freq)
 
 
 @scheme("group", unit="group", said="draws whole groups with replacement")
@@ -245,7 +243,7 @@ def group(problem: Problem, fit: FitState, groups: np.ndarray | None) -> Draw:
     return GroupDraw(_group_codes(problem, groups))
 
 
-@scheme("bayes", unit="row", said="weighs rows by a flat Dirichlet draw")
+@scheme("bayes", unit="row", said="weighs rows, or whole groups where there are groups, by a flat Dirichlet draw")
 def bayes(problem: Problem, fit: FitState, groups: np.ndarray | None) -> Draw:
     if problem.design.random is not None:
         groups = _group_codes(problem, groups)

@@ -5,8 +5,10 @@ Resampling hows find limits and p-values on the tested scale and show them on th
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
-from attrs import frozen
+from attrs import evolve, frozen
 
 from ..state.target import Target
 from . import Common
@@ -39,6 +41,11 @@ class Question:
         """Values of the coefficients of replicates, coef (B, p) → (B, K), on the scale tested."""
         with np.errstate(all="ignore"):  # the log of a mean that is negative in a replicate, say
             return self.blank(self.target.value(coef))
+
+    def cut(self, size: int) -> Iterator[tuple[slice, Question]]:
+        """The same of `size` rows at a time, where the target can be cut."""
+        for rows, target in self.target.cut(size):
+            yield rows, evolve(self, target=target, observed=self.observed[rows], null=self.null[rows], null_shown=self.null_shown[rows])
 
     def blank(self, values: np.ndarray) -> np.ndarray:
         """nan (…, K) where a row is not estimable or has no value."""

@@ -17,7 +17,7 @@ import numpy as np
 
 from ..state.design import Problem
 from ..state.fit import FitState
-from ..state.plan import Draws, Plan
+from ..state.plan import BLOCK_CELLS, Draws, Plan
 from ..types import Floats
 
 
@@ -38,10 +38,11 @@ def studentizers(problem: Problem, fit: FitState, plan: Plan, draws: Draws, grou
     rows = []
     for i in range(-(-len(draws.code) // plan.block_size)):
         block = slice(i * plan.block_size, (i + 1) * plan.block_size)
-        good, replicates = usable[block], plan.block(i)
-        y = np.asarray(problem.design.y)[None] if replicates.y is None else replicates.y[good]
-        freq = once if replicates.freq is None else replicates.freq[good]
-        rows.append(_clustered(problem, fit, y, freq, draws.coef[block][good], (order, starts)))
+        good, replicates, coef = np.flatnonzero(usable[block]), plan.block(i), draws.coef[block]
+        for some in np.array_split(good, -(-len(good) * n // BLOCK_CELLS)) if len(good) else ():
+            y = np.asarray(problem.design.y)[None] if replicates.y is None else replicates.y[some]
+            freq = once if replicates.freq is None else replicates.freq[some]
+            rows.append(_clustered(problem, fit, y, freq, coef[some], (order, starts)))
     return own, np.concatenate(rows)
 
 

@@ -11,6 +11,7 @@ Parameters, marginal means, slopes, contrasts, ratios and predictions are all Ta
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -194,6 +195,18 @@ class Target:
         for step in self.steps:
             coef = step.value(coef)
         return coef
+
+    def cut(self, size: int) -> Iterator[tuple[slice, Target]]:
+        """Its rows in order, `size` at a time where the last matrix can be cut; else all at once. Without labels."""
+        last = max((i for i, step in enumerate(self.steps) if not isinstance(step, Each)), default=0)
+        step = self.steps[last] if self.steps else None
+        if not isinstance(step, Linear) or len(step.matrix) <= size:
+            yield slice(None), self
+            return
+        for start in range(0, len(step.matrix), size):
+            rows = slice(start, start + size)
+            some = evolve(step, matrix=step.matrix[rows], offset=None if step.offset is None else step.offset[rows])
+            yield rows, Target(labels=None, steps=(*self.steps[:last], some, *self.steps[last + 1 :]), kind=self.kind, back=self.back)
 
     def jacobian(self, coef: np.ndarray) -> np.ndarray:
         """coef (p,) → ∂value/∂coef (K, p)."""
