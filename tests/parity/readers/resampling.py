@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
+from typing import Any
 
 import polars as pl
 from corpus import Case
@@ -22,21 +24,35 @@ def profile(case: Case) -> Iterator[Number]:
 
 @reader(fits=("lm",), cv=("cv.loo.*", "cv.kfold5.*"))
 def cross_validation(case: Case) -> Iterator[Number]:
-    """Leave-one-out, and five fixed folds: row i of those used is in fold i mod 5."""
-    if not case.has("cv") or any(f"{spline}(" in case.record["formula"] for spline in ("bs", "ns")):
-        return  # R's folds keep the knots of all rows, bossa's learn their own
-    loo = case.model.infer(how="cv", k="loo").diagnostics.row(0, named=True)
+    """Leave-one-out, and five fixed folds: row i of those used is in fold i mod 5. Splines keep the knots of all rows, as in R."""
+    if not case.has("cv"):
+        return
+    model = knots_given(case)
+    loo = model.infer(how="cv", k="loo").diagnostics.row(0, named=True)
     made = {"rmse": loo["cv_rmse"], "mse": loo["cv_rmse"] ** 2, "mae": loo["cv_mae"], "press": loo["cv_rmse"] ** 2 * loo["n"]}
     yield from (Number(("cv", "loo", key), mine) for key, mine in made.items())
     yield Number(("cv", "loo", "r2"), loo["cv_rsquared"], "scaled", 1.0)
     if case.id == "lm_sleep_paired":
-        return  # every fold holds all rows of some subjects: R takes their missing coefficients as 0, bossa does not predict them
-    used = case.model.metadata["used"]
+        return  # see `uncompared`
+    used = model.metadata["used"]
     fold = pl.Series("fold_", (used.cast(pl.Int64).cum_sum() - 1) % 5)
-    m = case.model.update(". ~ .")._then(data=case.data.with_columns(fold)).fit().infer(how="cv", holdout_group="fold_")
+    m = model.update(". ~ .")._then(data=case.data.with_columns(fold)).fit().infer(how="cv", holdout_group="fold_")
     row = m.diagnostics.row(0, named=True)
     for key, mine in (("rmse", row["cv_rmse"]), ("mse", row["cv_rmse"] ** 2), ("mae", row["cv_mae"])):
         yield Number(("cv", "kfold5", key), mine)
+
+
+def knots_given(case: Case) -> Any:
+    """The fitted model with the knots of `bs(x, df = k)` and `ns(x, df = k)` written out: quantiles of the rows used."""
+    found = re.search(r"\b(bs|ns)\((\w+), df = (\d+)\)", case.record["formula"])
+    if found is None:
+        return case.model
+    spline, name, df = found.groups()
+    x = case.data.filter(case.model.metadata["used"])[name]
+    inner = int(df) - (3 if spline == "bs" else 1)
+    knots = ", ".join(f"{x.quantile((i + 1) / (inner + 1), 'linear')!r}" for i in range(inner))
+    given = f"{spline}({name}, knots = c({knots}), Boundary.knots = c({float(x.min())!r}, {float(x.max())!r}))"
+    return case.model.update(case.record["formula"].replace(found.group(), given)).fit()
 
 
 @reader(fits=("glm",), cv_glm=("cv.mse", "cv.rmse", "cv.mae", "cv.mean_deviance"))
@@ -131,6 +147,7 @@ setting("permutation_exact.n_arrangements", "a count of the arrangements")
 for key in ("R", "nsim", "mc_rel_se"):
     setting(f"bootstrap.{key}", "how many replicates R drew")
 uncompared("profile.exact.*.*", "a gaussian glm is a linear model to bossa, with a t quantile in place of R's normal one")
-uncompared("cv.kfold5.*", "R's folds keep the knots of all rows, or predict levels they have not seen; bossa's learn their own")
-uncompared("cv.loo.*", "R keeps the knots of all rows, bossa learns them without the row")
+uncompared(
+    "cv.kfold5.*", "every fold holds all rows of some subjects: R predicts these with a coefficient of 0, bossa does not predict them"
+)
 uncompared("cv.*", "the mean deviance of a weighted linear model")
