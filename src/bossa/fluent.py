@@ -226,6 +226,8 @@ class Model:
     ) -> Model:
         """Ask the fit for marginal means, slopes or contrasts: "g", "pairwise(g) ~ h", "slope(x) ~ g", "x@[1, 2]:g" …
 
+        "information": how much of each coefficient is data, how much its prior
+
         at        {"x": [1, 2]}: values held;  by: column(s) within which to answer
         average   "grid" (balanced reference grid) | "observed" (over the rows);  weights of the grid's cells
         scale     "auto" | "link" | "response";  compare: "difference" | "ratio" | "odds_ratio" | "lift"

@@ -22,6 +22,7 @@ _HOME = {
     "discount": "drift",
     "fuse": "fusion",
     "hybrid": "marks",
+    "least_squares": "variational",
     "nig": "solve",
     "population": "marks",
     "monitor": "monitoring",

@@ -35,7 +35,7 @@ from ..state.fit import FitState
 from ..state.inference import EffectsState
 from ..state.target import Average, Each, Linear, RowBlock, Target
 from ..types import Floats
-from . import grammar
+from . import grammar, information
 from .axes import Asked, resolve
 from .conditional import unknown_groups
 from .grid import cell_table, grid, population
@@ -84,6 +84,10 @@ def explore(
     varying  "exclude" the random effects | "include"
     inverse_transforms  False: values are those of the transform in the formula (center(x)), not of the column
     """
+    if information.asked(problem, query):
+        told = {"at": at, "by": by, "average": average, "weights": weights != "equal", "scale": scale != "auto"}
+        told |= {"compare": compare != "difference", "varying": varying != "exclude"}
+        return information.information(problem, fit, {name: value not in (None, False) for name, value in told.items()})
     average = average or "grid"
     given = {"average": (average, AVERAGES), "weights": (weights, WEIGHTS), "scale": (scale, SCALES), "compare": (compare, COMPARISONS)}
     for name, (value, among) in {**given, "varying": (varying, ("exclude", "include"))}.items():

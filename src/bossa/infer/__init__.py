@@ -108,6 +108,9 @@ def read_options(how: str, options: dict[str, Any]) -> Any:
 def infer(problem: Problem, fit: FitState, target: Target, how: str, options: dict[str, Any]) -> InferenceState | JointTestState:
     """Uncertainty of `target` by `how`.   options: as the user gave them"""
     chosen = find_backend(how)
+    if target.kind == "information":
+        what = "shares of data and prior are a property of the fit, not an estimate with an error."
+        raise Refused(what, where=f"infer(how={how!r})", do="Read .effects, or ask the coefficients.")
     if fit.prior is not None and how in BY_LIKELIHOOD:
         what = "it refits under a null by the likelihood alone, and this fit has a prior."
         raise Refused(what, where=f"infer(how={how!r})", do="Use how='posterior' or 'asymp', or fit without prior=.")
