@@ -6,7 +6,7 @@ from attrs import evolve
 
 from bossa import engine, load_dataset, model
 from bossa.errors import OptionError, UnknownOption
-from bossa.kernels import family, gram, kalman, link, seam
+from bossa.kernels import family, gram, kalman, link, replicates, seam
 
 TWINS = [(name, where) for name, kernel in seam.KERNELS.items() for where in kernel.twins]
 
@@ -24,7 +24,7 @@ def loaded(name, where):
 
 
 def test_the_batched_kernels_have_twins():
-    assert {("ols_many", "jax"), ("ols_responses", "jax"), ("glm_many", "jax")} <= set(TWINS)
+    assert {("ols_many", "jax"), ("ols_responses", "jax"), ("glm_many", "jax"), ("lmm_many", "jax")} <= set(TWINS)
 
 
 @pytest.mark.parametrize(("name", "where"), TWINS)
@@ -103,6 +103,33 @@ def test_columns_that_cannot_change_are_taken_to_the_device_once():
     assert key not in _jax.HELD
 
 
+@pytest.mark.parametrize(("k", "reml", "alike"), [(1, False, True), (3, True, False)])
+def test_mixed_models_of_any_width_agree_and_what_has_no_maximum_has_the_same_code(k, reml, alike):
+    """k correlated effects per group, one replicate of dependent columns; groups that are all alike are merged."""
+    twin = loaded("lmm_many", "jax")
+    rng, b, G, m = np.random.default_rng(k), 9, 14, 7
+    Z = rng.normal(size=(k, 1 if alike else G, m)) + np.zeros((k, G, m))
+    y = np.einsum("agi,bga->bgi", Z, rng.normal(size=(b, G, k))) + rng.normal(size=(b, G, m))
+    X = np.stack((np.ones((G, m)), Z[0]))
+    columns = np.concatenate((np.broadcast_to(X[:, None], (2, b, G, m)), y[None]))
+    C = np.einsum("sbgi,tbgi->bst", columns, columns)
+    C[0] = 1.0
+    cols, rows = np.nonzero(np.tril(np.ones((k, k))).T)
+    block = replicates.Block(
+        A=np.einsum("agi,cgi->acg", Z, Z),
+        B=np.einsum("agi,sgi->asg", Z, X),
+        By=np.einsum("agi,bgi->abg", Z, y),
+        C=C,
+        n=np.full(b, 1.0 * G * m),
+        rows=rows,
+        cols=cols,
+        reml=reml,
+    )
+    fewer = replicates.merged(block)
+    assert (fewer.A.shape[2] < G) == alike
+    agree(twin, replicates.lmm_many, (fewer, np.tile(np.eye(k)[rows, cols], (b, 1)), np.eye(len(rows)) * 0.02))
+
+
 @pytest.mark.parametrize("formula", ["mpg ~ wt + factor(cyl)", "am ~ wt"])
 @pytest.mark.parametrize("n_jobs", [1, 2])
 def test_an_interval_does_not_depend_on_the_engine(formula, n_jobs):
@@ -114,6 +141,18 @@ def test_an_interval_does_not_depend_on_the_engine(formula, n_jobs):
     with engine("jax"):
         on_jax = m.infer(**asked, n_jobs=n_jobs).resamples["estimate"].to_numpy()
         np.testing.assert_array_equal(on_jax, m.infer(**asked).resamples["estimate"].to_numpy())
+    np.testing.assert_allclose(on_jax, plain, rtol=1e-8)
+    assert (on_jax != plain).any(), "the engine was not used"
+
+
+@pytest.mark.parametrize("scheme", ["parametric", "group"])
+def test_intervals_of_a_mixed_model_do_not_depend_on_the_engine(scheme):
+    pytest.importorskip("jax")
+    m = model("Reaction ~ Days + (Days | Subject)", load_dataset("sleepstudy")).fit()
+    asked = {"how": "boot", "scheme": scheme, "n_boot": 60, "seed": 1}
+    plain = m.infer(**asked).resamples["estimate"].to_numpy()
+    with engine("jax"):
+        on_jax = m.infer(**asked).resamples["estimate"].to_numpy()
     np.testing.assert_allclose(on_jax, plain, rtol=1e-8)
     assert (on_jax != plain).any(), "the engine was not used"
 

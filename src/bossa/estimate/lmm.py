@@ -382,7 +382,7 @@ def group_counts(design: Design, count: Floats | None, freq: Floats) -> Floats |
     by_group = freq[:, np.unique(group, return_index=True)[1]]
     if not (by_group[:, group] == freq).all():
         return None
-    return by_group if count is None else by_group * count
+    return by_group.astype(float) if count is None else by_group * count
 
 
 @estimator("lmm", accepts=accepts, many=lmm_many, takes=("max_iter", "tol", "start"))

@@ -1,9 +1,9 @@
-"""Twins in JAX of the batched kernels of gram.py: the same signatures and numbers, compiled, on whatever device JAX has.
+"""Twins in JAX of the batched kernels of gram.py and replicates.py: the same signatures and numbers, compiled, on whatever device JAX has.
 
 Double precision is switched on around each call, never for the session. A compiled function serves one shape: the blocks of a plan
 share theirs, so compiling is paid for about twice a plan. What cannot be traced, a family or link of the user's own, runs as defined.
 
-Source: gram.py for every formula.
+Source: gram.py, replicates.py and lockstep.py for every formula.
 """
 
 from __future__ import annotations
@@ -24,6 +24,8 @@ from . import gram
 from .family import FAMILIES, Family
 from .gram import CONDITION, FINE, NOT_CONVERGED, OUT_OF_RANGE, RANK
 from .link import LINKS, Link
+from .lockstep import CURVED, DECREASE, ROUNDING, SHORTER, SHORTEST, STEPS
+from .replicates import TOL, Block
 
 CELLS = 16_777_216  # numbers in one block of outer products (128 MB): a device wants longer products than a cache does
 
@@ -246,3 +248,115 @@ def _scoring(
     state = lax.while_loop(unfinished, scoring_step, (*first, jnp.full((b, p, p), jnp.nan), jnp.full(b, NOT_CONVERGED)))
     *_, coef, _, _, inverse, code = state
     return jnp.where((code == FINE)[:, None], coef, jnp.nan), inverse, code
+
+
+# ---------------------------------------------------------------- linear mixed models with one grouping factor
+def _inverse_factors(M: list[list[Any]]) -> tuple[Any, Any]:
+    """blocks.inverse_factors: L⁻¹ (k, k, G) and log |L| (G,) of M_g = L Lᵀ, given as k × k arrays (G,)."""
+    k = len(M)
+    L: list[list[Any]] = [[jnp.zeros_like(M[0][0])] * k for _ in range(k)]
+    inverse: list[list[Any]] = [[jnp.zeros_like(M[0][0])] * k for _ in range(k)]
+    logs = jnp.zeros_like(M[0][0])
+    for j in range(k):
+        L[j][j] = jnp.sqrt(M[j][j] - sum(L[j][i] ** 2 for i in range(j)))
+        logs = logs + jnp.log(L[j][j])
+        for a in range(j + 1, k):
+            L[a][j] = (M[a][j] - sum(L[a][i] * L[j][i] for i in range(j))) / L[j][j]
+        inverse[j][j] = 1.0 / L[j][j]
+        for c in range(j):
+            inverse[j][c] = -sum(L[j][i] * inverse[i][c] for i in range(c, j)) * inverse[j][j]
+    return jnp.stack([jnp.stack(row) for row in inverse]), logs
+
+
+def _profiled(shared: tuple[Any, ...], own: tuple[Any, ...], theta: Any, reml: bool) -> tuple[Any, Any, Any]:
+    """replicates.evaluate of one replicate: criterion, gradient (t,), L (p + 1, p + 1).
+
+    shared  A (k, k, G), B (k, p, G), rows, cols;   own  By (k, G), C (p + 1, p + 1), n, count (G,), det (G,)
+    """
+    (A, B, rows, cols), (By, C, n, count, det) = shared, own
+    k, p, _ = B.shape
+    free = n - p if reml else n
+    T = jnp.zeros((k, k)).at[rows, cols].set(theta)
+    M = jnp.einsum("ai,acg,cj->ijg", T, A, T)
+    inverse, logs = _inverse_factors([[M[i, j] + (i == j) for j in range(k)] for i in range(k)])
+    F = jnp.concatenate((B, By[:, None]), axis=1)
+    W = jnp.einsum("acg,dc,dsg->sag", inverse, T, F)
+    L = jnp.linalg.cholesky(C - jnp.einsum("sag,tag,g->st", W, W, count))
+    good = jnp.isfinite(L).all()
+    L = jnp.where(good, L, jnp.eye(p + 1))
+    r2 = L[p, p] ** 2
+    criterion = 2.0 * (logs * det).sum() + free * (1.0 + jnp.log(2.0 * jnp.pi * r2 / free))
+    if reml:
+        criterion += 2.0 * jnp.log(jnp.abs(jnp.diagonal(L)[:p])).sum()
+    white = lax.linalg.triangular_solve(L[:p, :p], jnp.eye(p), left_side=True, lower=True)
+    D = jnp.concatenate((-L[p, :p] @ white, jnp.ones(1)))[None]
+    if reml:
+        D = jnp.concatenate((D, jnp.column_stack((white, jnp.zeros(p)))))
+    u = jnp.einsum("acg,ts,sag->tcg", inverse, D, W)
+    e = jnp.einsum("ts,dsg->tdg", D, F) - jnp.einsum("acg,cj,tjg->tag", A, T, u)
+    scale = jnp.ones(len(D)).at[0].set(free / r2)
+    slope = -2.0 * jnp.einsum("tag,tcg,t,g->ac", e, u, scale, count)
+    slope += 2.0 * jnp.einsum("acg,cj,ijg,ibg,g->ab", A, T, inverse, inverse, det)
+    criterion = jnp.where(good & jnp.isfinite(criterion), criterion, jnp.inf)
+    return criterion, slope[rows, cols], L
+
+
+BEGINNING, SEARCHING, ENDING, ENDED = range(4)
+
+
+def _maximum(shared: tuple[Any, ...], own: tuple[Any, ...], start: Any, inverse: Any, reml: bool) -> tuple[Any, ...]:
+    """replicates.lmm_many of one replicate: the steps of lockstep.descend, each evaluation in its turn because compiling one takes long."""
+
+    def turn(state: tuple[Any, ...]) -> tuple[Any, ...]:
+        tried, stage, done, x, value, gradient, H, length, gain, moved, _ = state
+        new, slopes, L = _profiled(shared, own, x + moved, reml)
+        searching = stage == SEARCHING
+        better = searching & (new <= value - DECREASE * length * gain + ROUNDING * (1.0 + jnp.abs(value)))
+        H = jnp.where(better, _updated(H, moved, slopes - gradient), H)
+        length = jnp.where(searching, jnp.where(better, 1.0, SHORTER * length), length)
+        taken = better | (stage != SEARCHING)
+        x, value, gradient = jnp.where(taken, x + moved, x), jnp.where(taken, new, value), jnp.where(taken, slopes, gradient)
+        step = -H @ gradient
+        gain = -(step @ gradient)
+        lost = (length <= SHORTEST) | (tried == STEPS) | ~jnp.isfinite(value)
+        over = ~lost & (gain < TOL)
+        short = length * jnp.minimum(1.0, (1.0 + 2.0 * jnp.abs(x).max()) / jnp.abs(step).max())
+        moved = jnp.where(lost, 0.0, jnp.where(over, step, short * step))
+        done = jnp.where(stage == ENDING, done, over)
+        stage = jnp.where(stage == ENDING, ENDED, jnp.where(lost | over, ENDING, SEARCHING))
+        return tried + 1, stage, done, x, value, gradient, H, length, gain, moved, L
+
+    def unfinished(state: tuple[Any, ...]) -> Any:
+        return state[1] != ENDED
+
+    nothing = jnp.zeros_like(start)
+    L = jnp.eye(len(own[1]))
+    first = (0, BEGINNING, jnp.array(False), start, jnp.array(jnp.inf), nothing, inverse, jnp.array(1.0), jnp.array(jnp.inf), nothing, L)
+    _, _, done, x, value, _, _, _, _, _, L = lax.while_loop(unfinished, turn, first)
+    return x, value, L, jnp.where(done, FINE, NOT_CONVERGED)
+
+
+def _updated(H: Any, s: Any, y: Any) -> Any:
+    """lockstep.updated."""
+    sy, Hy = s @ y, H @ y
+    use = sy > CURVED * jnp.sqrt((s @ s) * (y @ y))
+    r = jnp.where(use, 1.0 / jnp.where(use, sy, 1.0), 0.0)
+    cross = r * jnp.outer(Hy, s)
+    return H + (1.0 + (y @ Hy) * r) * r * jnp.outer(s, s) - cross - cross.T
+
+
+@partial(jax.jit, static_argnames="reml")
+def _maxima(shared: tuple[Any, ...], own: tuple[Any, ...], start: Any, inverse: Any, *, reml: bool) -> tuple[Any, ...]:
+    return jax.vmap(partial(_maximum, reml=reml), in_axes=(None, 0, 0, None))(shared, own, start, inverse)
+
+
+def lmm_many(block: Block, start: Floats, inverse: Floats) -> tuple[Floats, Floats, Floats, Ints]:
+    """replicates.lmm_many; the last replicate fills the block up to a power of two, so that few shapes are compiled."""
+    b = len(block.n)
+    whole = np.minimum(np.arange(1 << max(b - 1, 0).bit_length()), b - 1)
+    count = np.ones((b, block.A.shape[2])) if block.count is None else block.count
+    each = block.By.transpose(1, 0, 2), block.C, block.n, count, count if block.det is None else block.det
+    own, starts = tuple(x[whole] for x in each), start[whole]
+    with jax.enable_x64(True):
+        found = _out(_maxima((block.A, block.B, block.rows, block.cols), own, starts, inverse, reml=block.reml))
+    return tuple(x[:b] for x in found)

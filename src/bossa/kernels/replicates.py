@@ -281,7 +281,7 @@ def _small_studies(rng: np.random.Generator) -> tuple[Any, ...]:
     return block, np.tile([0.8, 0.2, 0.5], (b, 1)), np.diag([0.03, 0.03, 0.03])
 
 
-@kernel(example=_small_studies)
+@kernel(example=_small_studies, jax="bossa.kernels._jax:lmm_many")
 def lmm_many(block: Block, start: Floats, inverse: Floats) -> tuple[Floats, Floats, Floats, Ints]:
     """The maximum of every replicate's likelihood.
 
