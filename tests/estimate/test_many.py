@@ -194,6 +194,12 @@ def test_blocks_do_not_grow_with_the_number_of_replicates():
         assert Plan(scheme="case", unit="row", n=10_000, rows=rows, seed=1, draw=draw, cell=cell).block_size == size
 
 
+def test_what_is_refitted_one_by_one_has_short_blocks():
+    """So that workers share a few hundred of them, and Ctrl-C loses sixteen."""
+    for name, size in (("lm", 256), ("poisson counts", 256), ("lmm", 256), ("negbinomial", 16)):
+        assert plan(*fitted(name), "parametric", 1000, seed=1).block_size == size
+
+
 def test_a_replicate_without_a_level_is_counted_not_returned():
     """20 rows, one of level c: about 36 % of the replicates have no c, and no number stands for them."""
     data = rows(20).with_columns(g=pl.Series(["a", "b"] * 9 + ["a", "c"]))

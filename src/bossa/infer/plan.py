@@ -20,6 +20,7 @@ import numpy as np
 from attrs import evolve, frozen
 
 from ..errors import Refused, UnknownOption
+from ..estimate import registry
 from ..estimate.lmm import rows_and_counts
 from ..estimate.random import term_factors
 from ..kernels.counts import row_counts
@@ -62,7 +63,18 @@ def plan(problem: Problem, fit: FitState, name: str, n: int, seed: Any, groups: 
     draw = chosen.make(problem, fit, groups)
     seeds = entropy(seed, "infer()")
     cell = 1 if isinstance(draw, (CaseDraw, GroupDraw)) else 8
-    return Plan(scheme=name, unit=chosen.unit, n=n, rows=problem.design.n, seed=seeds, draw=draw, said=chosen.said, cell=cell)
+    made = Plan(scheme=name, unit=chosen.unit, n=n, rows=problem.design.n, seed=seeds, draw=draw, said=chosen.said, cell=cell)
+    return evolve(made, block_size=min(made.block_size, IN_TURN)) if _in_turn(problem, fit) else made
+
+
+IN_TURN = 16  # replicates of a block that is refitted one by one: what Ctrl-C loses, and what a worker takes at a time
+
+
+def _in_turn(problem: Problem, fit: FitState) -> bool:
+    """Are replicates refitted one after another, whatever they are?"""
+    random = problem.design.random
+    several = random is not None and len({t.factor for t in random.terms}) > 1
+    return several or bool(fit.aux) or registry.named(fit.estimator).many is None
 
 
 # ---------------------------------------------------------------- frequencies
