@@ -40,7 +40,18 @@ studies <- function(p_of) function(d) {  # how often 500 simulated studies rejec
   }
   hits / 500
 }
+walk <- function(d) list(y = d$y, m = list(T = matrix(1), Z = 1, h = 1, V = matrix(0.1), a = 0, P = matrix(1), Pn = matrix(1.1)))
+run <- function(l) { m <- KalmanRun(l$y, l$m)$states; c(m[length(m)], mean(m)) }
+weeks <- function(d) lapply(split(seq_len(nrow(d)), d$week), function(i) list(X = cbind(1, as.matrix(d[i, paste0("x", 1:19)])), y = d$y[i]))
+learn <- function(l) {
+  G <- diag(20); r <- numeric(20)
+  for (b in l) { G <- G + crossprod(b$X); r <- r + crossprod(b$X, b$y); m <- backsolve(R <- chol(G), forwardsolve(t(R), r)) }
+  m[, 1]
+}
 W <- list(
+  "W19a/KalmanRun" = list("w19_numbers", walk, run),
+  "W19a/KalmanRun + KalmanSmooth" = list("w19_numbers", walk, function(l) { KalmanSmooth(l$y, l$m); run(l) }),
+  "W19b/R loop" = list("w19_weeks", weeks, learn),
   "W2/R lm" = list("w02_lm_small", NULL, function(d) coef(lm(y ~ x1 + x2 + g, d))),
   "W2/R lm + summary" = list("w02_lm_small", NULL, function(d) coef(summary(lm(y ~ x1 + x2 + g, d)))[, 1]),
   "W3/R lm" = list("w03_lm_big", NULL, function(d) coef(lm(big, d))),

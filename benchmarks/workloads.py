@@ -113,7 +113,25 @@ def visits(groups: int = 30, each: int = 10) -> pl.DataFrame:
     return pl.DataFrame({"x": np.tile(dose, groups), "g": [f"g{j}" for j in range(groups) for _ in range(each)]})
 
 
+def numbers(T: int = 100_000) -> pl.DataFrame:
+    """A number that walks (variance .1 a step), looked at with variance 1."""
+    rng = np.random.default_rng(19)
+    return pl.DataFrame({"y": np.round(np.cumsum(np.sqrt(0.1) * rng.standard_normal(T)) + rng.standard_normal(T), 5)})
+
+
+def weeks(T: int, p: int) -> pl.DataFrame:
+    """T batches of 100 rows, p coefficients, the first of which walks."""
+    rng, n = np.random.default_rng(p), 100 * T
+    X, week = np.round(rng.standard_normal((n, p - 1)), 4), np.repeat(np.arange(T), 100)
+    level = np.cumsum(0.02 * rng.standard_normal(T))[week]
+    y = np.round(level + X @ np.linspace(-0.5, 0.5, p - 1) + rng.standard_normal(n), 4)
+    return pl.DataFrame({"y": y, **{f"x{j + 1}": X[:, j] for j in range(p - 1)}, "week": week})
+
+
 MAKERS = {
+    "w19_numbers": numbers,
+    "w19_weeks": lambda: weeks(1000, 20),
+    "w19_few": lambda: weeks(200, 5),
     "w02_lm_small": small_lm,
     "w03_lm_big": big_lm,
     "w04_logit": logistic,
@@ -295,6 +313,182 @@ def pyfixest(name: str, formula: str) -> Run:
     return lambda: pf.feols(formula, data).coef().tolist()
 
 
+# ------------------------------------------------------------------------------------------------------------ streams
+WALK = 0.01  # process variance of every coefficient
+
+
+def filtered(engine: str) -> Run:
+    """The scalar filter, whole path: states, variances, gains, log-likelihoods."""
+    from bossa import engine as chosen
+    from bossa.kernels.kalman import filter_scalar
+
+    y = pl.read_csv(file("w19_numbers"))["y"].to_numpy()
+    v, q = np.ones(len(y)), np.full(len(y), 0.1)
+
+    def run() -> list[float]:
+        with chosen(engine):
+            path = filter_scalar(y, v, q, 0.0, 1.0)
+        return [float(path.mean[-1]), float(path.mean.mean())]
+
+    return run
+
+
+def door() -> Run:
+    """The same with smoother, intervals, effective sample sizes and p-values."""
+    from bossa.assimilate import causal_kalman
+
+    y = pl.read_csv(file("w19_numbers"))["y"].to_numpy()
+
+    def run() -> list[float]:
+        r = causal_kalman(y, np.ones(len(y)), process_var=0.1)
+        return [r.final_mean, float(r.posterior_mean.mean())]
+
+    return run
+
+
+def statsmodels_filter() -> Run:
+    from statsmodels.tsa.statespace.kalman_filter import KalmanFilter
+
+    y = pl.read_csv(file("w19_numbers"))["y"].to_numpy()
+    one = KalmanFilter(k_endog=1, k_states=1, design=[[1.0]], transition=[[1.0]], selection=[[1.0]], obs_cov=[[1.0]], state_cov=[[0.1]])
+    one.bind(y.copy())
+    one.initialize_known(np.zeros(1), np.array([[1.1]]))
+
+    def run() -> list[float]:
+        m = one.filter().filtered_state[0]
+        return [float(m[-1]), float(m.mean())]
+
+    return run
+
+
+def stream(name: str, p: int, **options: Any) -> Run:
+    """The whole door: frame in, path with covariances, smoother, monitoring and provenance out; N(0, 1) priors, σ = 1."""
+    from bossa.assimilate import batches
+    from bossa.state.distributions import normal
+
+    data, formula = pl.read_csv(file(name)), "y ~ " + " + ".join(f"x{j}" for j in range(1, p))
+    return lambda: batches(formula, data, by="week", sigma=1.0, prior=normal(0, 1), **options).final_mean.tolist()
+
+
+def stream_and_back(name: str, p: int, **options: Any) -> Run:
+    """The last and the first state of `stream`."""
+    from bossa.assimilate import batches
+    from bossa.state.distributions import normal
+
+    data, formula = pl.read_csv(file(name)), "y ~ " + " + ".join(f"x{j}" for j in range(1, p))
+
+    def run() -> list[float]:
+        r = batches(formula, data, by="week", sigma=1.0, prior=normal(0, 1), **options)
+        return [*r.final_mean, *r.smoothed_mean[0]]
+
+    return run
+
+
+def rows_of(name: str, p: int) -> tuple[Any, Any]:
+    """X (T, 100, p) and y (T, 100)."""
+    data = pl.read_csv(file(name))
+    X = np.column_stack((np.ones(len(data)), data.select(f"x{j}" for j in range(1, p)).to_numpy()))
+    return X.reshape(-1, 100, p), data["y"].to_numpy().reshape(-1, 100)
+
+
+def learnt(engine: str) -> Run:
+    """From rows as arrays: states and covariances after each batch."""
+    from bossa import engine as chosen
+    from bossa.kernels.kalman import still
+    from bossa.kernels.linalg import triangulars
+
+    rows = list(np.concatenate([a if a.ndim == 3 else a[:, :, None] for a in rows_of("w19_weeks", 20)], axis=2))
+
+    def run() -> list[float]:
+        with chosen(engine):
+            R = np.array(triangulars(rows))
+            mean, _, _ = still(R[:, :20, :20], R[:, :20, 20], np.zeros(20), np.eye(20), np.ones(len(R)))
+        return mean[-1].tolist()
+
+    return run
+
+
+def numpy_loop(covariances: bool) -> Run:
+    """The same by running sums of XᵀX and Xᵀy and a solution after each batch."""
+    X, y = rows_of("w19_weeks", 20)
+
+    def run() -> list[float]:
+        G, right, out = np.eye(20), np.zeros(20), []
+        for A, b in zip(X, y):
+            G, right = G + A.T @ A, right + A.T @ b
+            if covariances:
+                V = np.linalg.inv(G)
+                out.append((V @ right, V))
+            else:
+                out.append((np.linalg.solve(G, right), None))
+        return out[-1][0].tolist()
+
+    return run
+
+
+def path(engine: str) -> Run:
+    """From sufficient statistics: filter, evidence and smoother of coefficients that walk."""
+    from bossa import engine as chosen
+    from bossa.assimilate.engine import Motion, Scale, Start, run
+    from bossa.assimilate.sites import gaussian_site
+
+    sites = [gaussian_site(t, t, X, y) for t, (X, y) in enumerate(zip(*rows_of("w19_weeks", 20)))]
+    start, motion = Start(U=np.eye(20), d=np.zeros(20), flat=0, logdet=0.0), Motion(root=np.sqrt(WALK) * np.eye(20))
+
+    def ask() -> list[float]:
+        with chosen(engine):
+            found = run(sites, start, motion, Scale(known=1.0), np.ones(len(sites)))[0]
+        return [*found.mean[-1], *found.smoothed[0]]
+
+    return ask
+
+
+def statsmodels_state_space(name: str, p: int) -> Any:
+    """Statsmodels' smoother of the same sufficient statistics z = Jβ + e, e ~ N(0, I)."""
+    from statsmodels.tsa.statespace.kalman_smoother import KalmanSmoother
+
+    X, y = rows_of(name, p)
+    R = np.linalg.qr(np.concatenate((X, y[:, :, None]), axis=2), mode="r")
+    eye = np.eye(p)
+    one = KalmanSmoother(k_endog=p, k_states=p, transition=eye, selection=eye, obs_cov=eye, state_cov=WALK * eye)
+    one.bind(np.ascontiguousarray(R[:, :p, p]))
+    one["design"] = np.asfortranarray(R[:, :p, :p].transpose(1, 2, 0))
+    one.initialize_known(np.zeros(p), (1 + WALK) * eye)
+    return one, R
+
+
+def statsmodels_path() -> Run:
+    one, _ = statsmodels_state_space("w19_weeks", 20)
+
+    def run() -> list[float]:
+        found = one.smooth()
+        return [*found.filtered_state[:, -1], *found.smoothed_state[:, 0]]
+
+    return run
+
+
+def statsmodels_nodes() -> Run:
+    """Drift integrated out by hand: statsmodels' filter at each of bossa's 31 nodes."""
+    from bossa.assimilate.drift import NODES, nodes
+
+    one, R = statsmodels_state_space("w19_few", 5)
+    v = np.median([np.diag(np.linalg.inv(J.T @ J)) for J in R[:, :5, :5]], axis=0)
+    values, prior = nodes(NODES)
+
+    def run() -> list[float]:
+        logs, means = [], []
+        for q in values:
+            one["state_cov"] = np.diag(q * v)
+            one.initialize_known(np.zeros(5), np.eye(5) + np.diag(q * v))
+            found = one.filter()
+            logs.append(found.llf)
+            means.append(found.filtered_state[:, -1])
+        w = prior * np.exp(np.array(logs) - max(logs))
+        return (w / w.sum() @ np.array(means)).tolist()
+
+    return run
+
+
 # name → (label of the workload, make the timed function); R entrants stand in peers.R under the same names
 ENTRANTS: dict[str, Callable[[], Run]] = {
     "W2/bossa": lambda: bossa("w02_lm_small", SMALL),
@@ -329,6 +523,21 @@ ENTRANTS: dict[str, Callable[[], Run]] = {
     "W16b/statsmodels": statsmodels_slopes,
     "W17a/bossa": lambda: fitted("w05_sleepstudy", SLEEP, satterthwaite),
     "W17b/bossa": lambda: fitted("w07_slopes", SLOPES, satterthwaite),
+    "W19a/bossa numba": lambda: filtered("numba"),
+    "W19a/bossa": lambda: filtered("numpy"),
+    "W19a/bossa door": door,
+    "W19a/statsmodels": statsmodels_filter,
+    "W19b/bossa": lambda: stream("w19_weeks", 20),
+    "W19b/bossa kernel": lambda: learnt("numpy"),
+    "W19b/bossa kernel numba": lambda: learnt("numba"),
+    "W19b/numpy loop": lambda: numpy_loop(False),
+    "W19b/numpy loop + V": lambda: numpy_loop(True),
+    "W19b2/bossa": lambda: path("numpy"),
+    "W19b2/bossa numba": lambda: path("numba"),
+    "W19b2/bossa door": lambda: stream_and_back("w19_weeks", 20, drift=WALK),
+    "W19b2/statsmodels": statsmodels_path,
+    "W19c/bossa": lambda: stream("w19_few", 5, drift="bayes"),
+    "W19c/statsmodels": statsmodels_nodes,
     "W18a/bossa": lambda: power_of_a_slope("inf"),
     "W18b/bossa": lambda: power_of_a_slope("satterthwaite"),
     "W19d/bossa": particles_of_a_drift,
@@ -338,6 +547,7 @@ IN_R = ["W2/R lm", "W2/R lm + summary", "W3/R lm", "W3/R .lm.fit", "W4/R glm"]
 IN_R += [f"{w}/lme4" for w in ("W5", "W6", "W7", "W8a0", "W8a1", "W8b0", "W8b1")]
 IN_R += ["W9/boot + .lm.fit", "W9b/boot + .lm.fit", "W10/boot + glm.fit", "W11/.lm.fit loop", "W12/bootMer", "W13/bootMer"]
 IN_R += ["W14a/hat identity", "W14b/cv.glm", "W14c/lmer loop", "W15/confint"]
+IN_R += ["W19a/KalmanRun", "W19a/KalmanRun + KalmanSmooth", "W19b/R loop"]
 IN_R += ["W16/emmeans", "W16b/R by hand", "W17a/lmerTest", "W17b/lmerTest", "W18a/refit loop", "W18b/lmerTest loop"]
 NEEDS = {"statsmodels": "statsmodels", "pyfixest": "pyfixest", "glum": "glum"}
 FILES = {
@@ -368,6 +578,10 @@ FILES = {
     "W18a": "w18_power",
     "W18b": "w18_power",
     "W19d": "w19_looks",
+    "W19a": "w19_numbers",
+    "W19b": "w19_weeks",
+    "W19b2": "w19_weeks",
+    "W19c": "w19_few",
 }
 TITLES = {
     "W2": "linear model, 200 × 4",
@@ -394,6 +608,10 @@ TITLES = {
     "W16b": "average slopes of 17 variables and their errors, the same fit",
     "W17a": "Satterthwaite df, sleepstudy",
     "W17b": "Satterthwaite df, W7",
+    "W19a": "Kalman filter of 10⁵ numbers (door: with smoother, limits, tests)",
+    "W19b": "10³ batches of 100 rows, 20 coefficients that stand still (bossa: from a frame; the others from arrays)",
+    "W19b2": "the same, drifting: filter, evidence and smoother of sufficient statistics (door: from a frame)",
+    "W19c": "drift integrated out, 200 batches of 100 rows, 5 coefficients (bossa: from a frame; statsmodels: statistics)",
     "W18a": "power of a slope, 500 simulated studies of 30 × 10, (x | g), z tests",
     "W18b": "the same with Satterthwaite df",
     "W19d": "bootstrap particle filter, 10³ steps × 10⁴ particles; the loop gives means alone",
@@ -425,6 +643,10 @@ GOALS: dict[str, list[tuple[str, str, float]]] = {
     "W16b": [("W16b/bossa", "W16b/R by hand", 0.1), ("W16b/bossa", "W16b/statsmodels", 0.01)],
     "W17a": [("W17a/bossa", "W17a/lmerTest", 0.05)],
     "W17b": [("W17b/bossa", "W17b/lmerTest", 0.02)],
+    "W19a": [("W19a/bossa numba", "W19a/KalmanRun", 0.5)],
+    "W19b": [("W19b/bossa kernel numba", "W19b/numpy loop + V", 0.6)],
+    "W19b2": [("W19b2/bossa numba", "W19b2/statsmodels", 1.0)],
+    "W19c": [("W19c/bossa", "W19c/statsmodels", 1.0)],
     "W18a": [("W18a/bossa", "W18a/refit loop", 0.01)],
     "W18b": [("W18b/bossa", "W18b/lmerTest loop", 0.01)],
     "W19d": [("W19d/bossa", "W19d/NumPy loop", 1.0)],

@@ -12,26 +12,30 @@ from numba import njit
 
 from ..types import Floats, Ints
 
+LOG_2PI = math.log(2 * math.pi)
+
 
 @njit(cache=True)
-def _scalar_walk(y: Floats, v: Floats, q: Floats, m: float, P: float, mean: Floats, var: Floats, gain: Floats) -> None:
+def _scalar_walk(y: Floats, v: Floats, q: Floats, m: float, P: float, out: Floats) -> None:
     for t in range(len(y)):
         P += q[t]
-        if y[t] != y[t]:
-            K = 0.0
-        elif math.isinf(P):
-            K, m, P = 1.0, y[t], v[t]
-        else:
-            K = P / (P + v[t])
-            m, P = m + K * (y[t] - m), K * v[t]
-        mean[t], var[t], gain[t] = m, P, K
+        out[2, t], out[3, t], K, loglik = m, P, 0.0, 0.0
+        if math.isinf(P):
+            if y[t] == y[t]:
+                K, m, P = 1.0, y[t], v[t]
+        elif y[t] == y[t]:
+            S, move = P + v[t], y[t] - m
+            K = P / S
+            m, P = m + K * move, K * v[t]
+            loglik = -0.5 * (LOG_2PI + math.log(S) + move * move / S)
+        out[0, t], out[1, t], out[4, t], out[5, t] = m, P, K, loglik
 
 
-def scalar_walk(y: Floats, v: Floats, q: Floats, m0: float, P0: float) -> tuple[Floats, Floats, Floats]:
+def scalar_walk(y: Floats, v: Floats, q: Floats, m0: float, P0: float) -> tuple[Floats, Floats, Floats, Floats, Floats, Floats]:
     """kalman.scalar_walk."""
-    mean, var, gain = (np.empty(len(y)) for _ in range(3))
-    _scalar_walk(y, v, q, float(m0), float(P0), mean, var, gain)
-    return mean, var, gain
+    out = np.empty((6, len(y)))
+    _scalar_walk(y, v, q, float(m0), float(P0), out)
+    return out[0], out[1], out[2], out[3], out[4], out[5]
 
 
 @njit(cache=True)

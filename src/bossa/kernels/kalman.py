@@ -47,8 +47,8 @@ def _looks(rng: np.random.Generator) -> tuple[Any, ...]:
 
 
 @kernel(example=_looks, numba="bossa.kernels._numba:scalar_walk")
-def scalar_walk(y: Floats, v: Floats, q: Floats, m0: float, P0: float) -> tuple[Floats, Floats, Floats]:
-    """Mean (T,), variance (T,) and gain (T,) of `filter_scalar`, in plain floats."""
+def scalar_walk(y: Floats, v: Floats, q: Floats, m0: float, P0: float) -> tuple[Floats, Floats, Floats, Floats, Floats, Floats]:
+    """The arrays (T,) of `filter_scalar`'s path, its recursion in plain floats."""
     means, variances, gains = [], [], []
     m, P = float(m0), float(P0)
     for look, noise, step in zip(y.tolist(), v.tolist(), q.tolist()):
@@ -63,10 +63,23 @@ def scalar_walk(y: Floats, v: Floats, q: Floats, m0: float, P0: float) -> tuple[
         means.append(m)
         variances.append(P)
         gains.append(K)
-    return np.array(means), np.array(variances), np.array(gains)
+    return _with_forecasts(y, v, q, (m0, P0), np.array(means), np.array(variances), np.array(gains))
 
 
-def scalar_still(y: Floats, v: Floats, m0: float, P0: float) -> tuple[Floats, Floats, Floats]:
+def _with_forecasts(
+    y: Floats, v: Floats, q: Floats, prior: tuple[float, float], mean: Floats, var: Floats, gain: Floats
+) -> tuple[Floats, Floats, Floats, Floats, Floats, Floats]:
+    """mean, var, mean_f, var_f, gain, loglik (T,)."""
+    mean_f, var_f = np.empty_like(mean), np.empty_like(var)
+    mean_f[:1], mean_f[1:], var_f[:1], var_f[1:] = prior[0], mean[:-1], prior[1], var[:-1]
+    var_f += q
+    S, move = var_f + v, y - mean_f
+    with np.errstate(invalid="ignore"):
+        loglik = -0.5 * (LOG_2PI + np.log(S) + move * move / S)
+    return mean, var, mean_f, var_f, gain, np.where(np.isnan(y) | np.isinf(var_f), 0.0, loglik)
+
+
+def scalar_still(y: Floats, v: Floats, m0: float, P0: float) -> tuple[Floats, Floats, Floats, Floats, Floats, Floats]:
     """`scalar_walk` of a number that stands still, by running sums.
 
     1/P_t = 1/P_0 + Σ 1/v_s,   m_t = m_0 + P_t Σ (y_s − m_0)/v_s,   K_t = P_t/v_t        about the first look where P_0 is inf
@@ -74,12 +87,12 @@ def scalar_still(y: Floats, v: Floats, m0: float, P0: float) -> tuple[Floats, Fl
     seen = ~np.isnan(y)
     told = np.where(seen, 1 / v, 0.0)
     near = float(m0) if math.isfinite(P0) or not seen.any() else float(y[seen][0])
-    information = np.cumsum(told) + (1 / P0)
+    information = np.cumsum(told) + 1 / P0
     with np.errstate(divide="ignore"):
         P = 1 / information
-    move = np.cumsum(told * np.where(seen, y - near, 0.0))
     known = information > 0
-    return np.where(known, near + np.where(known, P, 0.0) * move, float(m0)), P, np.where(seen, P * told, 0.0)
+    mean = np.where(known, near + np.where(known, P, 0.0) * np.cumsum(told * np.where(seen, y - near, 0.0)), float(m0))
+    return _with_forecasts(y, v, np.zeros_like(v), (m0, P0), mean, P, np.where(seen, P * told, 0.0))
 
 
 def filter_scalar(y: Floats, v: Floats, q: Floats, m0: float, P0: float) -> ScalarPath:
@@ -94,14 +107,7 @@ def filter_scalar(y: Floats, v: Floats, q: Floats, m0: float, P0: float) -> Scal
     q   (T,)  variance of the step before each look
     P0  prior variance; inf: nothing is known, and the first look has no likelihood of its own (0)
     """
-    mean, var, gain = scalar_still(y, v, m0, P0) if P0 > 0 and not q.any() else scalar_walk(y, v, q, m0, P0)
-    mean_f, var_f = np.empty_like(mean), np.empty_like(var)
-    mean_f[:1], mean_f[1:], var_f[:1], var_f[1:] = m0, mean[:-1], P0, var[:-1]
-    var_f += q
-    S, move = var_f + v, y - mean_f
-    with np.errstate(invalid="ignore"):
-        loglik = -0.5 * (LOG_2PI + np.log(S) + move * move / S)
-    return ScalarPath(mean, var, mean_f, var_f, gain, np.where(np.isnan(y) | np.isinf(var_f), 0.0, loglik))
+    return ScalarPath(*(scalar_still(y, v, m0, P0) if P0 > 0 and not q.any() else scalar_walk(y, v, q, m0, P0)))
 
 
 def filter_scalars(y: Floats, v: Floats, q: Floats, m0: float, P0: float) -> ScalarPath:

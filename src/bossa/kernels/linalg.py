@@ -93,33 +93,22 @@ def triangulars(blocks: Sequence[Floats]) -> list[Floats]:
 
     The Gram matrix of unit columns has λ_min ≥ det/e. Where det is above `CLEAR`, Cholesky keeps thirteen digits; else Householder QR.
     """
-    out: list[Floats] = [np.empty(0)] * len(blocks)
-    shapes: dict[int, list[int]] = {}
-    for i, block in enumerate(blocks):
-        shapes.setdefault(len(block), []).append(i)
-    for n, places in shapes.items():
-        p = blocks[places[0]].shape[1]
-        size = max(1, 1_000_000 // max(n * p, 1))
-        for first in range(0, len(places), size):
-            some = places[first : first + size]
-            for i, R in zip(some, _by_gram(np.array([blocks[i] for i in some])) if n > p else [None] * len(some)):
-                out[i] = triangular(blocks[i]) if R is None else R
-    return out
-
-
-def _by_gram(A: Array) -> list[Floats | None]:
-    """Factors (p, p) of A (b, n, p) by Cholesky; None where they would not be exact enough."""
-    G = A.transpose(0, 2, 1) @ A
+    if not blocks:
+        return []
+    G = np.array([block.T @ block for block in blocks])
     diagonal = np.einsum("bii->bi", G)
-    usable = (diagonal > 0).all(axis=1) & np.isfinite(G).all(axis=(1, 2))
+    tall = np.array([len(block) > len(G[0]) for block in blocks])
+    usable = tall & (diagonal > 0).all(axis=1) & np.isfinite(G).all(axis=(1, 2))
     scale = np.sqrt(np.where(usable[:, None], diagonal, 1.0))
-    unit = np.where(usable[:, None, None], G / (scale[:, :, None] * scale[:, None]), np.eye(G.shape[1]))
+    G /= scale[:, :, None] * scale[:, None]
+    G[~usable] = np.eye(G.shape[1])
     try:
-        L = np.linalg.cholesky(unit)
+        L = np.linalg.cholesky(G)
     except np.linalg.LinAlgError:
-        return [None] if len(A) == 1 else [R for block in A for R in _by_gram(block[None])]
+        return [triangular(blocks[0])] if len(blocks) == 1 else [triangulars([block])[0] for block in blocks]
     usable &= np.einsum("bii->bi", L).prod(axis=1) ** 2 > CLEAR
-    return [R if yes else None for R, yes in zip(L.transpose(0, 2, 1) * scale[:, None], usable.tolist())]
+    R = L.transpose(0, 2, 1) * scale[:, None]
+    return [one if yes else triangular(block) for one, yes, block in zip(R, usable.tolist(), blocks)]
 
 
 def lengths(columns: Floats) -> Floats:
