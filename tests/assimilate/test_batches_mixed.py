@@ -217,3 +217,16 @@ def test_sleepstudy_by_subject_is_the_fit():
     np.testing.assert_allclose(s.posterior.mean, m.fit_state.coef, rtol=1e-12)
     assert s.inference.stream.log_evidence == pytest.approx(m.fit_state.loglik, abs=1e-7)  # lme4's REML criterion, halved
     assert s.inference.stream.state.within is not None
+
+
+@pytest.mark.parametrize("by", ["inside", "across"])
+def test_a_drift_in_the_responses_units_takes_the_fits_sigma(data, slopes, by):
+    said, given = (slopes.infer(how="assim", by=by, drift=0.01, **more) for more in ({}, {"sigma": slopes.fit_state.sigma}))
+    assert any("the fit's where none is given" in note for note in said.inference.notes)
+    np.testing.assert_array_equal(said.params["posterior_mean"], given.params["posterior_mean"])
+
+
+def test_a_prior_is_told_in_units_of_the_fits_sigma_both_ways(slopes):
+    for by in ("inside", "across"):
+        notes = slopes.infer(how="assim", by=by, prior=normal(0, 1)).inference.notes
+        assert any(f"V0 = sd²/{slopes.fit_state.sigma:.6g}²" in note for note in notes)

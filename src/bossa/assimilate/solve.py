@@ -105,6 +105,7 @@ class AssimState:
     within   of a mixed model whose groups lie inside batches: its random effects, which are integrated out
     encoder, kept   how new rows become X;  by, time: columns of the batch's id and time;  response in the encoder's spec
     chain    hash of all that has been told, each batch's on the last;  parent_hash: of the posterior before the last batches
+    left_out rows that were incomplete, or had weight 0
     """
 
     kind: str
@@ -120,6 +121,7 @@ class AssimState:
     time: str | None = None
     chain: str = ""
     parent_hash: str | None = None
+    left_out: int = 0
     schema: str = "bossa.assimilate/1"
 
 
@@ -250,14 +252,18 @@ def _shape_notes(state: AssimState, path: Path, scale: Scale) -> list[str]:
 
 def _random_notes(state: AssimState) -> list[str]:
     """What became of the random effects."""
-    exact = state.kind == "lm"
+    if state.within is None and state.varying is None:
+        return []
+    exact, notes = state.kind == "lm", []
     if state.within is not None:
         how = "exactly" if exact else "by Laplace's method"
-        return [f"random effects: the groups lie inside batches, and are integrated out {how} given the fit's relative variances"]
-    if state.varying is None:
-        return []
-    how = "exactly" if exact else "as the joint mode with the coefficients (the fit's nagq=0, which is not its Laplace estimate)"
-    return [f"random effects: groups span batches, and are carried {how} given the fit's relative variances"]
+        notes.append(f"random effects: the groups lie inside batches, and are integrated out {how} given the fit's relative variances")
+    else:
+        how = "exactly" if exact else "as the joint mode with the coefficients (the fit's nagq=0, which is not its Laplace estimate)"
+        notes.append(f"random effects: groups span batches, and are carried {how} given the fit's relative variances")
+    if exact and isinstance(state.options.drift, np.ndarray):
+        notes.append(f"σ = {state.options.sigma:.6g}, the fit's where none is given, taken as known: the drift is in the response's units")
+    return notes
 
 
 def _static(state: AssimState, order: list[int], sites: list[Site], start: Start, scale: Scale) -> Conjugate | Likelihood:

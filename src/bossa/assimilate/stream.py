@@ -30,7 +30,7 @@ from ..state.target import Target
 from ..types import Floats, Ints
 from .cloud import StudentT
 from .codec import from_json
-from .door import number, share, variance
+from .door import _vector, number, share, variance
 from .drift import Discount, read_drift
 from .mixed import Varying, columns, fixed_part, joined
 from .result import AssimilationResult
@@ -56,6 +56,7 @@ def batches(
     offset: str | None = None,
     contrasts: dict | None = None,
     levels: dict | None = None,
+    missing: str = "drop",
     prior: Any = None,
     sigma: Any = "nig",
     sigma0: float | None = None,
@@ -72,6 +73,7 @@ def batches(
 
     by      column of the batch's id; batches count in its order, or in that of `time`
     time    column of when: a number, or a date (in days); drift is then per unit of it
+    missing "drop": incomplete rows are left out, and said; "error": refused
     prior   None: nothing is known; bossa.normal(0, 2.5), or by coefficient {"x": bossa.normal(0, 1)}
     sigma   √dispersion: "nig": unknown, Student-t posteriors; "reml": its estimate taken as known; nig(a, b); or a number
     sigma0  the residual sd in whose units the prior is told when sigma is unknown; None: from the first batch that has one
@@ -87,7 +89,8 @@ def batches(
     ['Intercept', 'wt']
     """
     where = "bossa.assimilate.batches()"
-    fixed = make_spec(formula, weights=weights, freq_weights=freq_weights, offset=offset, contrasts=contrasts, levels=levels)
+    columns_of: dict[str, Any] = {"weights": weights, "freq_weights": freq_weights, "offset": offset}
+    fixed = make_spec(formula, contrasts=contrasts, levels=levels, missing=missing, **columns_of)
     family = resolve_family(family)
     spec = evolve(fixed, family=family, link=resolve_link(family.canonical if link is None else link))
     frame = as_frame(data)
@@ -168,10 +171,13 @@ def begin(
     if isinstance(prior, Posterior) and prior.df is not None and prior.sigma is not None and isinstance(sigma, str) and sigma == "nig":
         sigma, sigma0 = InverseGamma(prior.df / 2, prior.df / 2 * prior.sigma**2), prior.sigma  # conjugate: σ is known as it left off
     drift = read_drift(drift, names, where)
+    random = varying or within
+    if plain and random is not None and isinstance(drift, np.ndarray) and isinstance(sigma, (str, InverseGamma)):
+        sigma = random.sigma  # a drift in the response's units needs a number, and variances are the fit's here
+    if plain and random is not None and sigma0 is None:  # the random effects' prior is in units of σ by itself
+        sigma0 = math.sqrt(sigma.b / sigma.a) if isinstance(sigma, InverseGamma) else random.sigma
     if varying is not None:
-        if sigma0 is None:  # the random effects' prior is in units of σ by itself
-            sigma0 = math.sqrt(sigma.b / sigma.a) if isinstance(sigma, InverseGamma) else varying.sigma
-        unit = sigma if isinstance(sigma, (int, float)) else sigma0
+        unit = sigma0 if isinstance(sigma, (str, InverseGamma)) else sigma
         more, mean, U, drift = joined(varying, mean, U, drift, 1 / unit if loose else 1.0)
         names = (*names, *more)
     options = Options(
@@ -299,7 +305,7 @@ def estimates(
     times = list(range(T)) if time is None else [number(t, "time", where) for t in time]
     if len(ids) != T or len(times) != T:
         raise DataError(f"{T} estimates, {len(ids)} batch ids and {len(times)} times.", where=where, do="Give one of each.")
-    rows = np.ones(T) if n is None else np.asarray(n, dtype=float)
+    rows = np.ones(T) if n is None else _vector(n, "n", where)
     if rows.shape != (T,) or not (rows > 0).all():
         raise DataError(f"n= does not have one positive number for each of {T} batches.", where=where)
     if n is not None and T and np.median(rows) < FEW_ROWS:
@@ -377,7 +383,8 @@ def _estimates_read(y: Any, se: Any, vcovs: Any, skip: bool, where: str) -> tupl
     for what, bad, values in (("estimate", bad_y, array), ("standard error" if from_se else "covariance", bad_s, spread)):
         if bad.any():
             i = int(np.argmax(bad))
-            do = "Leave the batch out, or missing='skip' for nan." if np.isnan(values[i]).any() else "It must be finite and positive."
+            finite = "It must be finite." if what == "estimate" else "It must be finite and positive."
+            do = "Leave the batch out, or missing='skip' for nan." if np.isnan(values[i]).any() else finite
             raise DataError(f"the {what} of batch {i} (counting from 0) is {values[i].tolist()!r}.", where=where, do=do)
     array = np.where(gone[:, None], np.nan, array)
     V = np.array([np.diag(s**2) for s in spread]).reshape(T, k, k) if from_se else spread
@@ -424,6 +431,10 @@ def _hashes(state: AssimState) -> dict[Any, str]:
 
 def _told_before(known: dict[Any, str], batch: Any, hash_: str) -> bool:
     if batch not in known:
+        one = next(iter(known), batch)
+        if isinstance(one, str) != isinstance(batch, str):
+            kind = "numbers and this is text" if isinstance(batch, str) else "text and this is a number"
+            raise DataError(f"ids were {kind}.", where=f"batch {batch!r}", do=f"Write ids like {one!r}, so that batches have an order.")
         return False
     if known[batch] == hash_:
         return True
@@ -448,8 +459,9 @@ def split(frame: pl.DataFrame, by: str, time: str | None) -> list[tuple[Any, flo
     for column in (by, time):
         if column is not None and column not in frame.columns:
             raise UnknownColumn(column, frame.columns, where="by=" if column == by else "time=")
-    if frame.get_column(by).null_count():
-        raise DataError(f"{frame.get_column(by).null_count()} rows have no value.", where=where, do="Leave them out, or give them a batch.")
+    lost = frame.get_column(by).null_count() + (int(frame.get_column(by).is_nan().sum()) if frame.schema[by].is_float() else 0)
+    if lost:
+        raise DataError(f"{lost} rows have no value.", where=where, do="Leave them out, or give them a batch.")
     places = frame.select(pl.col(by).alias("id")).with_row_index("row").group_by("id", maintain_order=True).agg("row").sort("id")
     index = [rows.to_numpy().astype(np.intp) for rows in places["row"]]
     ids = [plain_id(value, where) for value in places["id"].to_list()]
@@ -496,8 +508,11 @@ def encoded(state: AssimState, frame: pl.DataFrame, parts: Sequence[tuple[Any, f
         Z = [z for _, z in random]
         for (codes, z), text in zip(random, labels):
             ok &= (codes != -2) & ~np.isnan(z).any(axis=1) & (text != None)  # noqa: E711
-    if not np.isfinite(X[ok]).all() or not np.isfinite(y[ok]).all():
-        raise DataError("a value is infinite.", where="a new batch", do="Leave those rows out.")
+    infinite = ok & ~(np.isfinite(X).all(axis=1) & np.isfinite(y))
+    for bad, what, do in ((infinite, "a value is infinite.", ""), (~ok & (encoder.spec.missing == "error"), "a value is missing.", ", or missing='drop'")):
+        if bad.any():
+            batch = next(batch for batch, _, index in parts if bad[index].any())
+            raise DataError(what, where=f"batch {batch!r}", do=f"Leave those rows out{do}.")
     read = {name: frame.get_column(name).to_numpy() for name in columns_read(encoder) if name in frame.columns}
     out = []
     hashes = hash_parts(read, [index for _, _, index in parts])

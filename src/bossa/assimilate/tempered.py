@@ -182,6 +182,8 @@ def tempered(
         f"tempered IBIS, {N} particles, seed {seed}: {tally.resampled} resamplings, acceptance {tally.acceptance or 0:.2f}, "
         f"at least {min(unique)} different particles; intervals are quantiles"
     )
+    if isinstance(model, Likelihood):
+        notes.append("every move asks all rows so far again, so they are kept")
     notes.extend(degenerate(min(unique), N))
     ones, open_ended = np.ones(T), np.full(T, np.inf)
     still: dict[str, Any] = {"smoothed": np.repeat(mean[-1:], T, axis=0), "smoothed_V": np.repeat(V[-1:], T, axis=0)}

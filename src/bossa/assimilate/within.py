@@ -36,7 +36,7 @@ class Within:
     """The random-effects terms of a stream whose groups lie inside batches.
 
     theta  (t,) relative variance parameters;  factors, names, masks, columns: of each term, the columns of the data that make its groups
-    seen   factor and label of every group so far, and its batch
+    seen   factor and label of every group so far, and its batch;  sigma: of the fit
     """
 
     theta: np.ndarray = array("t")
@@ -45,6 +45,7 @@ class Within:
     masks: tuple[Any, ...]
     columns: tuple[tuple[str, ...], ...]
     seen: dict = field(factory=dict)
+    sigma: float = 1.0
 
 
 @frozen(kw_only=True, eq=False)
@@ -55,7 +56,7 @@ class Grouped:
     theta: np.ndarray = array("t")
 
 
-def within_of(encoder: Any, random: REStructure, theta: Floats, batch: Ints) -> Within | None:
+def within_of(encoder: Any, random: REStructure, theta: Floats, sigma: float, batch: Ints) -> Within | None:
     """The terms, where every group lies inside one batch and is told by columns of the data; else None.   batch (n,): of each row"""
     columns = tuple(tuple(column_of(part) for part in term.parts) for term in encoder.varying)
     if any(name not in encoder.variables for names in columns for name in names):
@@ -67,7 +68,7 @@ def within_of(encoder: Any, random: REStructure, theta: Floats, batch: Ints) -> 
         if (low != high).any():
             return None
     names, masks = tuple(t.names for t in random.terms), tuple(np.asarray(t.mask) for t in random.terms)
-    return Within(theta=theta, factors=tuple(t.factor for t in random.terms), names=names, masks=masks, columns=columns)
+    return Within(theta=theta, factors=tuple(t.factor for t in random.terms), names=names, masks=masks, columns=columns, sigma=sigma)
 
 
 def column_of(part: Any) -> str:

@@ -72,7 +72,7 @@ def assimilate(problem: Problem, fit: FitState, target: Target, options: Assim) 
     varying = within = None
     if random is not None and theta is not None and options.by in problem.data.columns:
         batch = problem.data.get_column(options.by).rank("dense").fill_null(0).to_numpy()[problem.design.rows]
-        within = within_of(problem.encoder, random, np.asarray(theta), batch)
+        within = within_of(problem.encoder, random, np.asarray(theta), fit.sigma, batch)
         varying = varying_of(random, np.asarray(theta), len(fit.coef), fit.sigma, where) if within is None else None
     state = begin(
         problem.encoder,
