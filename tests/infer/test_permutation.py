@@ -76,6 +76,8 @@ def test_the_sleep_data_of_r():
     row = model("extra ~ group", d).fit().infer(how="perm", n_perm=20_000, seed=1).params.row(1, named=True)
     assert row["statistic"] == pytest.approx(1.860813467486853)
     close(row, 0.08144796380090498, 20_000)
+    exact = model("extra ~ group", d).fit().infer(how="perm", n_perm="all").params.row(1, named=True)
+    assert exact["p_value"] == pytest.approx(0.08144796380090498, rel=1e-13)
     assert row["p_mc_se"] == pytest.approx(np.sqrt(row["p_value"] * (1 - row["p_value"]) / 20_000))
 
 

@@ -177,5 +177,5 @@ def permutation_p(statistic: Floats, draws: Floats, side: str = "two-sided", *, 
 
 
 def monte_carlo_se(p: Floats, m: int) -> Floats:
-    """Standard error of a p-value estimated from m replicates: √(p(1 − p)/m)."""
-    return np.sqrt(p * (1 - p) / m)
+    """Standard error of a p-value estimated from m replicates: √(p(1 − p)/m), with p at most m/(m + 1): none of m is no certainty."""
+    return np.sqrt(p * np.maximum(1 - p, 1 / (m + 1)) / m)
