@@ -13,6 +13,7 @@ Source: Stone (1974); Allen (1974) for the leverage identity; Judd, McClelland &
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Iterator
 from functools import cached_property, partial
@@ -358,11 +359,12 @@ def _importance(problem: Problem, folds: Ints, fitted: list[Floats], removed: li
 def _columns_of_rows(problem: Problem, state: CVState) -> dict[str, Any]:
     """cv_fitted, cv_residual, cv_fold on every row of the data; null in those not used."""
     design = problem.design
-    columns = {}
-    for name, values in (("cv_fitted", state.fitted), ("cv_residual", state.residual), ("cv_fold", state.fold + 1.0)):
-        out = np.full(design.n_data, np.nan)
-        out[design.rows] = values
-        columns[name] = out
+    columns = {"cv_fitted": state.fitted, "cv_residual": state.residual, "cv_fold": state.fold + 1.0}
+    if design.n == design.n_data:
+        return columns
+    for name, values in columns.items():
+        columns[name] = np.full(design.n_data, np.nan)
+        columns[name][design.rows] = values
     return columns
 
 
@@ -375,27 +377,26 @@ def _unpredicted(state: CVState) -> Iterator[str]:
 def _state(problem: Problem, folds: Ints, fitted: Floats) -> CVState:
     """Predictions and the numbers of `diagnostics`, each row by its count: squared and absolute errors without prior weights."""
     design = problem.design
-    y: Floats = np.asarray(design.y)
-    some = np.isfinite(fitted)
+    some: Any = np.isfinite(fitted)
     if not some.any():
         raise FitFailed("no fold could be predicted by a fit without it.", where=WHERE, do="Use fewer folds, or a simpler model.")
+    if some.all():
+        some = slice(None)
     w = (np.ones(design.n) if design.freq is None else design.freq)[some]
-    y, mu = y[some], fitted[some]
-
-    def mean(x: Floats) -> float:
-        return float(w @ x / w.sum())
-
-    squared = mean((y - mu) ** 2)
-    numbers = {"cv_rmse": float(np.sqrt(squared)), "cv_mae": mean(np.abs(y - mu))}
-    spread = mean((y - mean(y)) ** 2)
+    residual = np.asarray(design.y) - fitted
+    y, mu, e, total = design.y[some], fitted[some], residual[some], w.sum()  # type: ignore[index]
+    squared = float(w @ (e * e) / total)
+    numbers = {"cv_rmse": math.sqrt(squared), "cv_mae": float(w @ np.abs(e) / total)}
     if problem.family.name == "gaussian":
-        numbers["cv_rsquared"] = 1 - squared / spread if spread > 0 else float("nan")
+        about = y - w @ y / total
+        spread = float(w @ (about * about) / total)
+        numbers["cv_rsquared"] = 1 - squared / spread if spread > 0 else math.nan
     else:
-        numbers["cv_deviance"] = mean(_losses(problem, fitted)[some])
+        numbers["cv_deviance"] = float(w @ _losses(problem, fitted)[some] / total)
     if problem.family.name == "binomial" and np.isin(y, (0, 1)).all():
-        numbers["cv_accuracy"] = mean(((mu > 0.5) == (y == 1)).astype(float))
+        numbers["cv_accuracy"] = float(w @ ((mu > 0.5) == (y == 1)) / total)
         numbers["cv_auc"] = area_under_roc(y == 1, mu, w)
-    return CVState(fitted=fitted, residual=np.asarray(design.y) - fitted, fold=folds, numbers=numbers)
+    return CVState(fitted=fitted, residual=residual, fold=folds, numbers=numbers)
 
 
 def area_under_roc(positive: np.ndarray, score: Floats, weight: Floats) -> float:
