@@ -182,11 +182,11 @@ def _aicc(fit: FitState, n: float) -> float | None:
 def _explained(problem: Problem, fit: FitState, n: float, rank: int, intercept: int) -> dict[str, float | int | None]:
     """R² and the F statistic of all coefficients but the intercept; fitted values include an offset, as in R 4.2's summary.lm."""
     W = problem.design.total_weights
-    about = np.average(fit.mu, weights=W) if intercept else 0.0
-    explained = float(np.sum((fit.mu - about) ** 2 * (1.0 if W is None else W)))
+    moved = fit.mu - np.average(fit.mu, weights=W) if intercept else fit.mu
+    explained, size = (float(v @ (v if W is None else W * v)) for v in (moved, fit.mu))
     df1, df2 = rank - intercept, fit.df_resid
     total = explained + fit.deviance
-    varies = total > 1e-28 * float(np.sum(fit.mu**2 * (1.0 if W is None else W)))
+    varies = total > 1e-28 * size
     if df1 == 0 or not varies:
         rsquared = 0.0 if varies else math.nan
         return {"rsquared": rsquared, "rsquared_adj": rsquared} | dict.fromkeys(("fstat", "fstat_df1", "fstat_df2", "fstat_p_value"))

@@ -285,8 +285,8 @@ def leverage(X: Floats, R: Floats, weights: Floats | None = None) -> Floats:
     inverse = np.linalg.inv(R)
     h = np.empty(len(X))
     for rows in row_blocks(*X.shape):
-        block = X[rows] @ inverse
-        h[rows] = np.einsum("ij,ij->i", block, block)
+        block = inverse.T @ X[rows].T
+        h[rows] = np.einsum("ij,ij->j", block, block)
     if weights is not None:
         h *= weights
     return np.minimum(h, 1.0)
