@@ -230,3 +230,24 @@ def test_a_prior_is_told_in_units_of_the_fits_sigma_both_ways(slopes):
     for by in ("inside", "across"):
         notes = slopes.infer(how="assim", by=by, prior=normal(0, 1)).inference.notes
         assert any(f"V0 = sd²/{slopes.fit_state.sigma:.6g}²" in note for note in notes)
+
+
+@pytest.mark.parametrize(("formula", "family"), [("y ~ x + (1 | g)", "gaussian"), ("b ~ x + (1 | g)", "binomial")])
+@pytest.mark.parametrize("unit", ["rows", "groups"])
+def test_counts_are_what_the_fit_took_them_for(data, formula, family, unit):
+    """Copies of rows share their group's random effects; counts that are constant within groups copy whole groups."""
+    rng = np.random.default_rng(0)
+    k = rng.integers(1, 4, data.height) if unit == "rows" else rng.integers(1, 4, GROUPS)[np.repeat(np.arange(GROUPS), 8)]
+    counted = data.with_columns(k=pl.Series(k))
+    m = model(formula, counted, family=family, freq_weights="k").fit()
+    options = {"how": "assim", "by": "inside"} | ({} if family == "gaussian" else {"sweeps": 8})
+    s = m.infer(**options)
+    np.testing.assert_allclose(s.params["posterior_mean"], m.fit_state.coef, atol=1e-9)
+    np.testing.assert_allclose(s.posterior.scale(), np.sqrt(np.diag(m.fit_state.vcov)), rtol=1e-9 if family == "gaussian" else 0.06)
+    assert s.inference.stream.diagnostics["n"] == k.sum()
+    if unit == "groups":
+        with pytest.raises(Refused, match="whole groups"):
+            m.infer(how="assim", by="across")
+        new = data.head(8).with_columns(g=pl.lit("new"), inside=pl.lit(99).cast(pl.Int64), k=pl.Series([1, 2] * 4))
+        with pytest.raises(DataError, match="counts differ"):
+            s.assimilate(new)

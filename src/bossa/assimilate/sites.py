@@ -22,7 +22,7 @@ from ..kernels.kalman import LOG_2PI, Known, known, look
 from ..kernels.linalg import triangulars, upper
 from ..state.fields import array, check_axes
 from ..types import Floats
-from .within import Grouped, integrated, marginal
+from .within import Grouped, counts_of, integrated, marginal
 
 
 @frozen(kw_only=True, eq=False)
@@ -88,7 +88,9 @@ def gaussian_site(
 
 def gaussian_sites(batches: Sequence[Rows]) -> list[Site]:
     """The exact sites of batches of a linear model; offsets are taken off."""
-    totals = [r.weights if r.freq is None else r.freq if r.weights is None else r.weights * r.freq for r in batches]
+    whole = [r.grouped is not None and r.grouped.whole for r in batches]
+    rows = [None if by_group else r.freq for r, by_group in zip(batches, whole)]  # counts of whole groups are not of rows
+    totals = [r.weights if freq is None else freq if r.weights is None else r.weights * freq for r, freq in zip(batches, rows)]
     blocks = []
     for r, W in zip(batches, totals):
         block = np.column_stack((r.X, r.y if r.offset is None else r.y - r.offset))
@@ -101,7 +103,8 @@ def gaussian_sites(batches: Sequence[Rows]) -> list[Site]:
             R = next(factors)
         elif len(block):
             root = np.ones((len(block), 1)) if W is None else np.sqrt(W)[:, None]
-            R, half = integrated(evolve(r.grouped, terms=tuple(evolve(term, Z=term.Z * root) for term in r.grouped.terms)), block)
+            found = evolve(r.grouped, terms=tuple(evolve(term, Z=term.Z * root) for term in r.grouped.terms))
+            R, half = integrated(found, block, counts_of(found, r.freq, r.batch) if found.whole and r.freq is not None else None)
         else:
             R = block
         k = block.shape[1] - 1

@@ -27,6 +27,7 @@ from ..kernels.response import constants, make_response
 from ..kernels.systems import system
 from ..state.design import REStructure, RETerm
 from ..state.fields import array
+from ..state.fit import FitState
 from ..state.spec import Call
 from ..types import Floats, Ints
 
@@ -37,6 +38,7 @@ class Within:
 
     theta  (t,) relative variance parameters;  factors, names, masks, columns: of each term, the columns of the data that make its groups
     seen   factor and label of every group so far, and its batch;  sigma: of the fit
+    whole  counts are of whole groups, each copy with random effects of its own; else of rows within their group
     """
 
     theta: np.ndarray = array("t")
@@ -46,18 +48,23 @@ class Within:
     columns: tuple[tuple[str, ...], ...]
     seen: dict = field(factory=dict)
     sigma: float = 1.0
+    whole: bool = False
 
 
 @frozen(kw_only=True, eq=False)
 class Grouped:
-    """Random effects of the rows of one batch: terms with their groups, theta (t,)."""
+    """Random effects of the rows of one batch: terms with their groups, theta (t,), whole as in `Within`."""
 
     terms: tuple[RETerm, ...]
     theta: np.ndarray = array("t")
+    whole: bool = False
 
 
-def within_of(encoder: Any, random: REStructure, theta: Floats, sigma: float, batch: Ints) -> Within | None:
-    """The terms, where every group lies inside one batch and is told by columns of the data; else None.   batch (n,): of each row"""
+def within_of(encoder: Any, random: REStructure, fit: FitState, batch: Ints, whole: bool) -> Within | None:
+    """The terms, where every group lies inside one batch and is told by columns of the data; else None.
+
+    batch (n,): of each row;  whole: counts are of whole groups
+    """
     columns = tuple(tuple(column_of(part) for part in term.parts) for term in encoder.varying)
     if any(name not in encoder.variables for names in columns for name in names):
         return None
@@ -68,7 +75,8 @@ def within_of(encoder: Any, random: REStructure, theta: Floats, sigma: float, ba
         if (low != high).any():
             return None
     names, masks = tuple(t.names for t in random.terms), tuple(np.asarray(t.mask) for t in random.terms)
-    return Within(theta=theta, factors=tuple(t.factor for t in random.terms), names=names, masks=masks, columns=columns, sigma=sigma)
+    factors, theta = tuple(t.factor for t in random.terms), np.asarray(fit.theta)
+    return Within(theta=theta, factors=factors, names=names, masks=masks, columns=columns, sigma=fit.sigma, whole=whole)
 
 
 def column_of(part: Any) -> str:
@@ -95,7 +103,7 @@ def grouped(within: Within, labels: Sequence[np.ndarray], Z: Sequence[Floats], r
         terms.append(
             RETerm(factor=factor, names=names, levels=tuple(levels.tolist()), group=group, Z=np.ascontiguousarray(z[rows]), mask=mask)
         )
-    return Grouped(terms=tuple(terms), theta=within.theta)
+    return Grouped(terms=tuple(terms), theta=within.theta, whole=within.whole)
 
 
 def met(within: Within, batch: Any, found: Grouped) -> dict:
@@ -112,6 +120,17 @@ def met(within: Within, batch: Any, found: Grouped) -> dict:
     return seen
 
 
+def counts_of(found: Grouped, freq: Floats, batch: Any) -> Floats:
+    """How often each group of the first term counts (G,); DataError where the counts are not of whole groups."""
+    term = found.terms[0]
+    count = np.zeros(len(term.levels))
+    count[term.group] = freq
+    if (count[term.group] != freq).any():
+        what = "counts differ within a group, and the stream began with counts of whole groups."
+        raise DataError(what, where=f"batch {batch!r}", do="Repeat the rows instead of counting them.")
+    return count
+
+
 def components(terms: Sequence[RETerm]) -> Ints:
     """A code (n,) for rows that share groups, directly or through others."""
     code, before = np.asarray(terms[0].group), None
@@ -124,10 +143,10 @@ def components(terms: Sequence[RETerm]) -> Ints:
     return code
 
 
-def integrated(found: Grouped, A: Floats) -> tuple[Floats, float]:
+def integrated(found: Grouped, A: Floats, count: Floats | None = None) -> tuple[Floats, float]:
     """Triangular factor of (I + ZTTᵀZᵀ)^{-½} A and ½ log|I + ZTTᵀZᵀ|.   A (n, m): rows in units of their own sd, Z with them
 
-    found  its Z multiplied by the same
+    found  its Z multiplied by the same;  count (G,)  copies of each group, each with random effects of its own
     """
     T = term_factors(found)
     code = components(found.terms)
@@ -138,8 +157,9 @@ def integrated(found: Grouped, A: Floats) -> tuple[Floats, float]:
         ZT = np.hstack(random)
         q = ZT.shape[1]
         R = upper(np.vstack((np.hstack((ZT, A[rows])), np.eye(q, q + A.shape[1]))))
-        logdet += float(np.log(np.abs(np.diag(R)[:q])).sum())
-        left.append(R[q:, q:])
+        copies = 1.0 if count is None else float(count[found.terms[0].group[rows[0]]])
+        logdet += copies * float(np.log(np.abs(np.diag(R)[:q])).sum())
+        left.append(math.sqrt(copies) * R[q:, q:])
     return upper(np.vstack(left)), logdet
 
 
@@ -166,8 +186,9 @@ def term_factors(found: Grouped) -> list[Floats]:
 def marginal(rows: Any, family: Any, link: Any, beta: Floats) -> tuple[float, Floats, Floats]:
     """Laplace's log-likelihood of β with the random effects integrated out, its slope (k,), and J (k, k), JᵀJ the expected information."""
     found: Grouped = rows.grouped
-    s = system(blocks.layout(found.terms))
-    response = make_response(family, link, rows.y, rows.weights, rows.freq).rows(s.order)
+    count = counts_of(found, rows.freq, rows.batch) if found.whole else None
+    s = system(blocks.layout(found.terms), count)
+    response = make_response(family, link, rows.y, rows.weights, None if found.whole else rows.freq).rows(s.order)
     offset = np.zeros(len(rows.y)) if rows.offset is None else rows.offset
     model = Mixed(s, response, np.ascontiguousarray(rows.X[s.order].T), offset[s.order])
     with np.errstate(all="ignore"):

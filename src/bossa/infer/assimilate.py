@@ -19,6 +19,7 @@ from ..assimilate.result import AssimilationResult
 from ..assimilate.stream import BACKENDS, begin, followed, taken
 from ..assimilate.within import within_of
 from ..errors import NotFitted, OptionError, Refused
+from ..estimate.lmm import rows_and_counts
 from ..state.design import Problem
 from ..state.fields import choice, conf_level, flag, integer
 from ..state.fit import FitState
@@ -72,7 +73,11 @@ def assimilate(problem: Problem, fit: FitState, target: Target, options: Assim) 
     varying = within = None
     if random is not None and theta is not None and options.by in problem.data.columns:
         batch = problem.data.get_column(options.by).rank("dense").fill_null(0).to_numpy()[problem.design.rows]
-        within = within_of(problem.encoder, random, np.asarray(theta), fit.sigma, batch)
+        whole = rows_and_counts(problem.design)[1] is not None
+        within = within_of(problem.encoder, random, fit, batch, whole)
+        if within is None and whole:
+            what = "counts of whole groups, each copy with random effects of its own, cannot be carried where groups span batches."
+            raise Refused(what, where=where, do="Repeat the rows with a group for each copy.")
         varying = varying_of(random, np.asarray(theta), len(fit.coef), fit.sigma, where) if within is None else None
     state = begin(
         problem.encoder,
