@@ -2,6 +2,7 @@
 
 from itertools import combinations, permutations, product
 
+import joblib
 import numpy as np
 import polars as pl
 import pytest
@@ -389,6 +390,9 @@ def test_groups_that_are_built_differently_do_not_change_places():
     m = model("y ~ x + (1 | school) + (1 | c)", d).fit()
     with pytest.raises(Refused, match="its own levels of 'c'"):
         m.infer(how="perm", n_perm=5, cluster="school")
+    assert "signs of residuals flipped as whole groups" in m.infer(how="perm", cluster="school", scheme="sign-flip").inference.notes[0]
+    with pytest.raises(Refused, match="levels in more than one group"):
+        m.infer(how="perm", n_perm=5, cluster="c", scheme="sign-flip")
     weighted = model("y ~ x + (1 | school)", d.with_columns(w=pl.Series(rng.uniform(1, 2, 16))), weights="w").fit()
     for options in ({"cluster": "school"}, {"within": "school"}):
         with pytest.raises(Refused, match="differ in their weights"):
@@ -413,6 +417,15 @@ def test_refits_that_fail_count_against_the_data():
     t, every = found.params["statistic"][1], found.inference.extra.values[:, 1]
     assert np.isnan(every).sum() == 2
     assert found.params["p_value"][1] == pytest.approx(((np.abs(every) >= abs(t) - 1e-9).sum() + 2) / 10)
+
+
+def test_p_is_never_0_and_no_worker_changes_it():
+    d = pl.DataFrame({"x": np.arange(40.0), "y": np.arange(40.0) + np.random.default_rng(15).normal(size=40)})
+    m = model("y ~ x", d).fit()
+    one = m.infer(how="perm", n_perm=600, seed=1, errors="hetero")
+    assert one.params["p_value"].to_list()[1] == pytest.approx(1 / 601)
+    with joblib.parallel_config(backend="threading", n_jobs=2):
+        assert m.infer(how="perm", n_perm=600, seed=1, errors="hetero").params.equals(one.params)
 
 
 @pytest.mark.parametrize("n_perm", ["all", 2_000])

@@ -88,7 +88,8 @@ def setting(problem: Problem, fit: FitState, options: Perm) -> Setting:
         what = f"the groups of {options.cluster!r} differ in size, so they cannot change places."
         raise Refused(what, where=WHERE, do="Use scheme='sign-flip'.")
     if problem.design.random is not None and scheme != "parametric":
-        _exchangeable(problem, problem.design.random, codes, whole=groups is not None)
+        way = "inside" if groups is None else "signs" if scheme == "sign-flip" else "wholes"
+        _exchangeable(problem, problem.design.random, codes, way)
     ones, basis = _constant(problem), None
     if plain and scheme != "parametric":
         basis = _basis(problem, fit, codes, "iid" if robust is None else robust.errors)
@@ -160,28 +161,31 @@ def _robust(problem: Problem, fit: FitState, options: Perm, rearranged: bool) ->
     return covariance(problem, fit, options.errors, options.cluster)
 
 
-def _exchangeable(problem: Problem, random: REStructure, codes: Any, whole: bool) -> None:
-    """Refuses blocks between which the random effects are not the same, or wholes that they cut or tell apart."""
-    order = np.argsort(codes, kind="stable").reshape(int(codes.max()) + 1, -1) if whole else None
-    weights = problem.design.weights
+def _exchangeable(problem: Problem, random: REStructure, codes: Any, way: str) -> None:
+    """Refuses blocks between which the random effects are not the same, or wholes that they cut or tell apart.
+
+    way  "inside" blocks rows change places;  "wholes" do;  "signs" of wholes change, whose errors need be symmetric only
+    """
+    order = np.argsort(codes, kind="stable").reshape(int(codes.max()) + 1, -1) if way == "wholes" else None
     for term in random.terms:
-        if order is not None:
-            pairs = np.unique(term.group.astype(np.int64) * len(order) + codes)
-            if len(pairs) > len(term.levels) or not np.allclose(term.Z[order], term.Z[order[0]]) or not _same_pattern(term.group[order]):
-                raise Refused(
-                    f"whole groups change places where each has its own levels of {term.factor!r} and the same random-effects columns.",
-                    where=WHERE,
-                    do="Use scheme='parametric'.",
-                )
-        else:
-            pairs = np.unique(codes.astype(np.int64) * len(term.levels) + term.group)
-            if len(pairs) > int(codes.max()) + 1 or term.names != ("Intercept",):
+        pairs = len(np.unique(codes.astype(np.int64) * len(term.levels) + term.group))
+        if way == "inside":
+            if pairs > int(codes.max()) + 1 or term.names != ("Intercept",):
                 raise Refused(
                     f"rows inside a block differ in their random effects of {term.factor!r}.",
                     where=WHERE,
                     do="Permute within its levels, with a random intercept alone; or use scheme='parametric'.",
                 )
-    if weights is not None:
+        elif pairs > len(term.levels):
+            raise Refused(f"{term.factor!r} has levels in more than one group.", where=WHERE, do="Use scheme='parametric'.")
+        elif order is not None and not (np.allclose(term.Z[order], term.Z[order[0]]) and _same_pattern(term.group[order])):
+            raise Refused(
+                f"whole groups change places where each has its own levels of {term.factor!r} and the same random-effects columns.",
+                where=WHERE,
+                do="Use scheme='sign-flip' for groups that are built differently, or 'parametric'.",
+            )
+    weights = problem.design.weights
+    if weights is not None and way != "signs":
         alike = weights[np.unique(codes, return_index=True)[1]][codes] if order is None else weights[order[0]]
         if not (weights == alike if order is None else weights[order] == alike).all():
             what = "rows that would change places differ in their weights, so their residuals differ in spread."
