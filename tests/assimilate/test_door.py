@@ -6,10 +6,12 @@ import inspect
 import math
 
 import numpy as np
+import polars as pl
 import pytest
 from attrs.exceptions import FrozenInstanceError
 
-from bossa.assimilate import assimilative_causal, assimilative_causal_particle, causal_kalman, particle_filter
+from bossa import model
+from bossa.assimilate import assimilative_causal, assimilative_causal_particle, batches, causal_kalman, estimates, particle_filter, resume
 from bossa.errors import BossaError, DataError, OptionError, UnknownOption
 
 A = {"estimates": [0.45, 0.55, 0.50, 0.62, 0.38], "standard_errors": [0.10, 0.12, 0.08, 0.15, 0.20]}
@@ -178,3 +180,102 @@ def test_negative_process_variance_and_unknown_names_are_named():
         assimilative_causal([], tuple, seed=1)
     with pytest.raises(DataError, match="batch 0"):
         assimilative_causal([1.0], float)
+
+
+def test_a_prior_that_is_a_point_stays_where_it_is():
+    r = causal_kalman(**A, prior_mean=0.3, prior_var=0.0)
+    assert (r.posterior_mean == 0.3).all()
+    assert (r.smoothed_mean == 0.3).all()
+    assert (r.posterior_sd == 0).all()
+
+
+@pytest.mark.parametrize("run", [causal_kalman, particle_filter])
+def test_every_question_can_be_asked_of_an_empty_stream(run):
+    r = run([], [])
+    frames = [r.trajectory(), r.monitor(), *([] if run is particle_filter else [r.trajectory(smoothed=True), r.aci(), r.news()])]
+    assert all(frame.height == 0 for frame in frames)
+    assert r.alarms == ()
+    assert r.params["estimate"][0] == 0.0
+    assert "prior" in repr(r)
+
+
+def weekly():
+    rng = np.random.default_rng(0)
+    return pl.DataFrame({"y": rng.normal(size=60), "x": rng.normal(size=60), "g": ["a", "b"] * 30, "week": np.repeat(np.arange(3), 20)})
+
+
+def changed(column, value, rows=slice(4, 5)):
+    """A later batch with one column, or some rows of it, spoilt."""
+    values = weekly().head(20)[column].to_list()
+    values[rows] = [value] * len(values[rows])
+    return weekly().head(20).with_columns(pl.lit(9).alias("week")).with_columns(pl.Series(column, values, strict=False))
+
+
+@pytest.mark.parametrize(
+    ("batch", "error", "words"),
+    [
+        (changed("y", math.inf), DataError, "batch 9: a value is infinite"),
+        (changed("x", math.inf), DataError, "batch 9: a value is infinite"),
+        (changed("g", "z"), BossaError, "no level 'z'"),
+        (changed("y", "a", slice(None)), DataError, "text here and was a number"),
+        (changed("week", "x", slice(None)), DataError, "ids were numbers and this is text"),
+        (changed("week", None, slice(0, 3)), DataError, "3 rows have no value"),
+        (changed("week", math.nan, slice(0, 3)), DataError, "3 rows have no value"),
+        (changed("week", 1, slice(None)), DataError, "taken in before, with other rows"),
+        (changed("y", 1.0).drop("x"), BossaError, "'x'"),
+        (changed("y", 1.0).drop("week"), BossaError, "the batch's id"),
+        (3, DataError, "not a table"),
+        (None, DataError, "not a table"),
+        ((1.0, 2.0), DataError, "not a table"),
+    ],
+    ids=range(13),
+)
+@pytest.mark.parametrize("door", ["model", "batches", "resumed"])
+def test_a_bad_batch_is_named_at_every_door(door, batch, error, words):
+    r = batches("y ~ x + g", weekly(), by="week")
+    act = {"model": model("y ~ x + g", weekly()).fit().infer(how="assim", by="week").assimilate, "batches": r.update}
+    with pytest.raises(error, match=words):
+        act.get(door, resume(r.to_json()).update)(batch)
+
+
+def test_incomplete_rows_are_left_out_and_said_or_refused():
+    r = batches("y ~ x", weekly(), by="week")
+    assert not any("left out" in n for n in r.notes)
+    later = r.update(changed("y", None, slice(0, 3)))
+    assert later.n[-1] == 17
+    assert "3 rows that were incomplete, or of weight 0, left out" in later.notes
+    assert later.update(changed("y", None, slice(0, 3))).notes == later.notes  # the same batch again
+    strict = batches("y ~ x", weekly(), by="week", missing="error")
+    with pytest.raises(DataError, match="batch 9: a value is missing"):
+        strict.update(changed("x", None))
+    nothing = r.update(changed("y", None, slice(None)))
+    assert nothing.n[-1] == 0
+    np.testing.assert_allclose(nothing.final_mean, r.final_mean, rtol=1e-14)
+    s = model("y ~ x", weekly()).fit().infer(how="assim", by="week").assimilate(changed("y", None, slice(0, 3)))
+    assert "left out" in str(s)
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "words"),
+    [
+        ({"n": "ab"}, DataError, "n are not numbers"),
+        ({"n": [-1, 2]}, DataError, "positive number"),
+        ({"batch": ["a", 1]}, DataError, "ids were text and this is a number"),
+        ({"batch": ["a", "a"]}, DataError, "'a'"),
+        ({"time": [0, math.nan]}, OptionError, "time=nan"),
+        ({"standard_errors": [0.1, math.inf]}, DataError, "batch 1"),
+        ({"standard_errors": None, "vcovs": [[[1.0]], [[-1.0]]]}, DataError, "batch 1"),
+        ({"between": -1}, OptionError, "negative"),
+        ({"alpha": 1.5}, OptionError, "alpha"),
+        ({"drift": -0.1}, OptionError, "negative"),
+    ],
+    ids=str,
+)
+def test_bad_options_of_estimates_are_named(options, error, words):
+    with pytest.raises(error, match=words):
+        estimates(**({"estimates": [1.0, 2.0], "standard_errors": [0.1, 0.1]} | options))
+
+
+def test_batches_that_are_none_are_named():
+    with pytest.raises(DataError, match="series of batches"):
+        assimilative_causal(3, tuple)

@@ -337,3 +337,35 @@ def test_influence_lasts_longer_where_the_state_moves_less():
     assert (slow["most"] >= 0).all()
     r = causal_kalman(y, np.ones(25), process_var=0.5)
     assert (influence_range(r)["most"] >= r.aci()["aci"] - 1e-12).all()  # ACI is D at lag 0
+
+
+# ---------------------------------------------------------------- bad input
+MISTAKES = [
+    (lambda r: r.monitor(null="a"), OptionError, "null='a'"),
+    (lambda r: r.monitor(mixture_sd=-1), OptionError, "mixture_sd=-1"),
+    (lambda r: r.monitor(z_limit=0), OptionError, "z_limit=0"),
+    (lambda r: r.monitor(k=math.nan), OptionError, "k=nan"),
+    (lambda r: r.redesign(0.1, horizon=1.5), OptionError, "horizon=1.5"),
+    (lambda r: r.redesign("a"), OptionError, "target_sd='a'"),
+    (lambda r: r.compare(3), OptionError, "int is not a stream"),
+    (lambda r: r.compare(vectors(T=4)), Refused, "same batches"),
+    (lambda r: r.compare(batches("y ~ 1", weeks(), by="week")), Refused, "no scale of its own"),
+]
+
+
+@pytest.mark.parametrize("case", range(len(MISTAKES)))
+def test_mistakes_say_what_is_wrong(case):
+    act, error, words = MISTAKES[case]
+    with pytest.raises(error, match=words):
+        act(vectors())
+
+
+def test_models_are_compared_where_their_priors_are_proper():
+    data = weeks()
+    one, other = (batches(f, data, by="week", prior=normal(0, 2), sigma=1.0) for f in ("y ~ x", "y ~ 1"))
+    X, y = np.column_stack((np.ones(240), data["x"])), data["y"].to_numpy()
+    logs = [stats.multivariate_normal(np.zeros(240), np.eye(240) + 4 * A @ A.T).logpdf(y) for A in (X, X[:, :1])]
+    assert one.compare(other) == pytest.approx(logs[0] - logs[1], rel=1e-9)
+    assert vectors(drift="ml").compare(vectors()) == pytest.approx(
+        vectors(drift="ml").diagnostics["lr"] / 2, abs=1e-8
+    )  # the same flat prior

@@ -169,6 +169,8 @@ def assimilative_causal(
     where = "assimilative_causal()"
     if backend not in ("kalman", "particle"):
         raise UnknownOption(backend, ("kalman", "particle"), where=where, kind="backend")
+    if not isinstance(batches, Iterable):
+        raise DataError(f"batches={batches!r} is not a series of batches.", where=where, do="Give a list of frames, or a generator.")
     pairs = [_estimated(estimator, batch, i, where) for i, batch in enumerate(batches)]
     estimates, errors = [p[0] for p in pairs], [p[1] for p in pairs]
     if backend == "kalman":
@@ -208,7 +210,7 @@ def _estimated(estimator: Callable[[Any], tuple[float, float]], batch: Any, i: i
 # ---------------------------------------------------------------- checks at the door
 def read_estimates(estimates: Any, standard_errors: Any, where: str, skip: bool = False) -> tuple[Floats, Floats]:
     """Both as (T,) floats, checked; `skip`: a nan in either is a batch that was not seen (both nan)."""
-    y, se = _vector(estimates, "estimates", where), _vector(standard_errors, "standard_errors", where)
+    y, se = vector(estimates, "estimates", where), vector(standard_errors, "standard_errors", where)
     if len(y) != len(se):
         raise DataError(f"{len(y)} estimates and {len(se)} standard errors.", where=where, do="Give one standard error for each estimate.")
     if skip:
@@ -230,7 +232,8 @@ def read_estimates(estimates: Any, standard_errors: Any, where: str, skip: bool 
     return y, se
 
 
-def _vector(values: Any, name: str, where: str) -> Floats:
+def vector(values: Any, name: str, where: str) -> Floats:
+    """One number for each batch (T,)."""
     try:
         array = np.asarray(list(values) if not isinstance(values, np.ndarray) else values, dtype=float)
     except (TypeError, ValueError):

@@ -78,6 +78,10 @@ def table(values: Any, scalar: bool) -> Floats:
     return values[:, None] if scalar else values
 
 
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float, np.integer, np.floating)) and not isinstance(value, bool) and math.isfinite(value)
+
+
 def scores(result: Any) -> Floats:
     """Standardised innovations (T, K) as normal scores; nan where there is none."""
     z = table(result.z, result.scalar)
@@ -98,6 +102,12 @@ def monitor(
     mixture_sd  sd of the effects the e-value expects, in units of σ where σ is unknown; None: the prior's
     null where something drifts, or nothing was said beforehand: `why_no_e_values` (and .explain()) say what is missing
     """
+    for name, value in (("z_limit", z_limit), ("h", h), ("mixture_sd", 1.0 if mixture_sd is None else mixture_sd)):
+        if not _is_number(value) or value <= 0:
+            raise OptionError(f"{name}={value!r} is not a positive number.", where="monitor()")
+    for name, value in (("k", k), ("null", null)):
+        if not _is_number(value):
+            raise OptionError(f"{name}={value!r} is not a finite number.", where="monitor()")
     z = scores(result)
     T, K = z.shape
     e, low, high = sequences(result, null, mixture_sd)
@@ -213,6 +223,11 @@ def sigma_is_learnt(result: Any) -> bool:
     return result.state is not None and result.state.kind == "lm" and not isinstance(result.state.options.sigma, float)
 
 
+def sigma_is_improper(result: Any) -> bool:
+    """Is nothing said of a σ that is learnt?"""
+    return sigma_is_learnt(result) and not isinstance(result.state.options.sigma, InverseGamma)
+
+
 def mixing_variance(result: Any) -> Floats:
     """Prior variance (K,) of the numbers followed, over σ² where that is learnt; inf: flat."""
     if result.state is None:
@@ -279,8 +294,10 @@ def redesign(result: Any, target_sd: float, *, horizon: int | None = None, ess_f
     target_sd  the sd wanted;  horizon  further batches one is ready to wait for;  ess_floor  least effective number of batches
     """
     for name, value in (("target_sd", target_sd), ("horizon", 1 if horizon is None else horizon)):
-        if isinstance(value, bool) or not isinstance(value, (int, float, np.integer, np.floating)) or not value > 0:
+        if not _is_number(value) or value <= 0:
             raise OptionError(f"{name}={value!r} is not a positive number.", where="redesign()")
+    if horizon is not None and horizon != int(horizon):
+        raise OptionError(f"horizon={horizon!r} is not a whole number of batches.", where="redesign()")
     sd = table(result.posterior_sd, result.scalar)
     if not len(sd):
         raise Refused("no batch has been seen.", where="redesign()", do="Plan from the prior: its sd is in .final_sd.")

@@ -209,6 +209,13 @@ class AssimilationResult:
 
     def compare(self, other: AssimilationResult) -> float:
         """log Bayes factor of this stream's model against another's on the same batches."""
+        if not isinstance(other, AssimilationResult):
+            raise OptionError(f"{type(other).__name__} is not a stream.", where="compare()", do="Compare two results of the same batches.")
+        for r in (self, other):
+            loose = r.state is not None and (r.state.options.flat or monitoring.sigma_is_improper(r))
+            if loose and self.names != other.names:
+                what = "where a prior is flat the evidence has no scale of its own, and these streams have different coefficients."
+                raise Refused(what, where="compare()", do="Give both prior=bossa.normal(0, 2.5), say, and sigma=nig(a, b) or a number.")
         if not (np.isfinite(self.log_evidence) and np.isfinite(other.log_evidence)):
             raise Refused("one of them has no evidence yet.", where="compare()", do="Give both proper priors, and batches of full rank.")
         if self.batch != other.batch:

@@ -30,7 +30,7 @@ from ..state.target import Target
 from ..types import Floats, Ints
 from .cloud import StudentT
 from .codec import from_json
-from .door import _vector, number, share, variance
+from .door import number, share, variance, vector
 from .drift import Discount, read_drift
 from .mixed import Varying, columns, fixed_part, joined
 from .result import AssimilationResult
@@ -305,7 +305,7 @@ def estimates(
     times = list(range(T)) if time is None else [number(t, "time", where) for t in time]
     if len(ids) != T or len(times) != T:
         raise DataError(f"{T} estimates, {len(ids)} batch ids and {len(times)} times.", where=where, do="Give one of each.")
-    rows = np.ones(T) if n is None else _vector(n, "n", where)
+    rows = np.ones(T) if n is None else vector(n, "n", where)
     if rows.shape != (T,) or not (rows > 0).all():
         raise DataError(f"n= does not have one positive number for each of {T} batches.", where=where)
     if n is not None and T and np.median(rows) < FEW_ROWS:
@@ -395,7 +395,10 @@ def _estimates_read(y: Any, se: Any, vcovs: Any, skip: bool, where: str) -> tupl
 def taken(state: AssimState, frame: pl.DataFrame) -> AssimState:
     """The state with the batches of a frame taken in."""
     assert state.by is not None
-    rows = encoded(state, frame, split(frame, state.by, state.time))
+    parts = split(frame, state.by, state.time)
+    rows, known = encoded(state, frame, parts), _hashes(state)
+    lost = sum(len(index) - len(r.y) for (_, _, index), r in zip(parts, rows) if r.batch not in known)
+    state = evolve(state, left_out=state.left_out + lost)
     if state.within is not None:
         known = _hashes(state)
         new = [r for r in rows if not _told_before(known, r.batch, r.hash)]
@@ -495,6 +498,7 @@ def encoded(state: AssimState, frame: pl.DataFrame, parts: Sequence[tuple[Any, f
     y, weights = encoder.response(frame), encoder.prior_weights(frame)
     freq = _times(frame, encoder.spec.freq_weights) if encoder.spec.freq_weights is not None else None
     ok = made.ok & ~np.isnan(y)
+    gone = ~ok
     for values in (weights, freq):
         if values is not None:
             ok &= np.nan_to_num(values) > 0
@@ -509,10 +513,10 @@ def encoded(state: AssimState, frame: pl.DataFrame, parts: Sequence[tuple[Any, f
         for (codes, z), text in zip(random, labels):
             ok &= (codes != -2) & ~np.isnan(z).any(axis=1) & (text != None)  # noqa: E711
     infinite = ok & ~(np.isfinite(X).all(axis=1) & np.isfinite(y))
-    for bad, what, do in ((infinite, "a value is infinite.", ""), (~ok & (encoder.spec.missing == "error"), "a value is missing.", ", or missing='drop'")):
+    for bad, what in ((infinite, "infinite"), (gone & (encoder.spec.missing == "error"), "missing, and missing='error'")):
         if bad.any():
             batch = next(batch for batch, _, index in parts if bad[index].any())
-            raise DataError(what, where=f"batch {batch!r}", do=f"Leave those rows out{do}.")
+            raise DataError(f"a value is {what}.", where=f"batch {batch!r}", do="Leave those rows out.")
     read = {name: frame.get_column(name).to_numpy() for name in columns_read(encoder) if name in frame.columns}
     out = []
     hashes = hash_parts(read, [index for _, _, index in parts])

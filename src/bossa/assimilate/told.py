@@ -82,7 +82,7 @@ def told(state: AssimState, target: Target | None, extend: Any) -> AssimilationR
         n=np.array([s.n for s in solution.sites]),
         alpha=state.options.alpha,
         diagnostics=solution.chosen | {"n_batches": T, "n": float(sum(s.n for s in solution.sites)), "chain": state.chain},
-        notes=solution.notes,
+        notes=(*solution.notes, *_left_out(state)),
         df=p.df,
         covariance=V,
         smoothed_covariance=smoothed_V,
@@ -92,6 +92,11 @@ def told(state: AssimState, target: Target | None, extend: Any) -> AssimilationR
         posterior=last["posterior"],
         extend=extend,
     )
+
+
+def _left_out(state: AssimState) -> tuple[str, ...]:
+    rows = "1 row that was" if state.left_out == 1 else f"{state.left_out} rows that were"
+    return (f"{rows} incomplete, or of weight 0, left out",) if state.left_out else ()
 
 
 def _same(x: Any) -> Any:

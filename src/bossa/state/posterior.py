@@ -162,6 +162,10 @@ class Posterior:
     # ---------------------------------------------------------------- draws and densities
     def sample(self, n: int, seed: Any = None) -> Floats:
         """n draws (n, k), before `back`; of kind "samples": its own draws, with replacement."""
+        if isinstance(n, bool) or not isinstance(n, (int, np.integer)) or n < 0:
+            raise OptionError(
+                f"n={n!r} is not a whole number of at least 0.", where="sample()", do="sample(1000, seed=1) draws a thousand."
+            )
         rng = stream(entropy(seed), 0)
         if self.cov is None:
             draws = self._draws()
@@ -175,7 +179,10 @@ class Posterior:
         """Log-density at x (…, k), before `back`."""
         if self.cov is None:
             raise Refused("draws alone have no density.", where="logpdf()", do="Use .gaussian().logpdf(x).")
-        return densities.log_density(np.asarray(x, dtype=float), self.mean, self.cov, self.df)
+        at = np.asarray(x, dtype=float)
+        if at.ndim == 0 or at.shape[-1] != len(self.mean):
+            raise DataError(f"x has shape {at.shape}.", where="logpdf()", do=f"Give (…, {len(self.mean)}): one number for each name.")
+        return densities.log_density(at, self.mean, self.cov, self.df)
 
     def kl(self, other: Posterior) -> float:
         """KL(self ‖ other) in nats, of two Gaussians about the same names."""
@@ -344,6 +351,10 @@ class Posterior:
     @classmethod
     def from_dict(cls, document: Mapping[str, Any]) -> Posterior:
         """Read back, bit for bit; DataError where it was changed since it was stored."""
+        if not isinstance(document, Mapping):
+            raise DataError(
+                f"{type(document).__name__} is not a stored posterior.", where="Posterior.from_dict()", do="Give the dict of .to_dict()."
+            )
         content = {k: v for k, v in document.items() if k != "checksum"}
         if document.get("schema") != "bossa.posterior/1":
             raise DataError(f"schema {document.get('schema')!r} is not 'bossa.posterior/1'.", where="Posterior.from_dict()")
