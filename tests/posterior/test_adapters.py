@@ -89,6 +89,17 @@ def test_default_adapters(cars):
         assert m.infer(how="posterior").inference.options["adapter"] == adapter
 
 
+def test_too_few_lanczos_steps_are_said():
+    rng = np.random.default_rng(0)
+    d = {f"x{i}": rng.normal(size=100) for i in range(30)} | {"y": rng.normal(size=100)}
+    m = model("y ~ " + " + ".join(f"x{i}" for i in range(30)), d, prior=normal(0, 1)).fit()
+    exact = posterior(m, "exact")
+    with pytest.warns(DataWarning, match="do not exhaust the data"):
+        few = posterior(m, "exact", solver="lanczos", n_krylov=5)
+    assert (few.sd() > exact.sd() * (1 - 1e-9)).all()  # never surer than the truth
+    np.testing.assert_allclose(posterior(m, "exact", solver="lanczos", n_krylov=31).cov.dense(), exact.cov.dense(), atol=1e-12)
+
+
 def test_lanczos_reaches_the_factor(cars):
     m = model("am ~ wt + hp", cars, family="binomial", prior=normal(0, 2)).fit()
     options = {"adapter": "gauss_newton"}
@@ -298,6 +309,7 @@ MISTAKES = [
     (lambda c: model("mpg ~ wt", c).fit().infer(how="posterior", inflate=2.0), OptionError, "It is for ensemble"),
     (lambda c: model("mpg ~ wt", c).fit().infer(how="posterior", adapter="ensembel"), OptionError, "Did you mean 'ensemble'"),
     (lambda c: model("mpg ~ wt", c).fit().infer(how="posterior", solver="lanczos"), Refused, "normal(0, 2.5)"),
+    (lambda c: model("mpg ~ wt", c).fit().infer(how="posterior", n_krylov=3), OptionError, "n_krylov= is for solver='lanczos'"),
     (lambda c: model("mpg ~ wt", c).fit().posterior, AttributeError, "m.infer()"),
     (lambda c: model("mpg ~ wt", c).fit().simulate(2).infer().posterior, Refused, "predict"),
     (lambda c: model("mpg ~ wt", c, family="t").fit().infer(how="posterior", adapter="laplace"), Refused, "gauss_newton"),

@@ -175,6 +175,10 @@ def _check_uses(adapter: str, options: PosteriorOptions) -> None:
     """An option that the adapter has no use for is an error, never ignored."""
     for option in fields(PosteriorOptions):
         name = option.name
+        if name == "n_krylov" and options.solver != "lanczos" and _asked(options, option):
+            raise OptionError(
+                "n_krylov= is for solver='lanczos'.", where="infer(how='posterior')", do="Leave it out, or ask for that solver."
+            )
         if name in ("conf_level", "adapter", *USES.get(adapter, ())) or not _asked(options, option):
             continue
         fitting = [a for a, uses in USES.items() if name in uses]
@@ -240,7 +244,13 @@ def _krylov(problem: Problem, fit: FitState, options: PosteriorOptions) -> CovOp
     def information(v: Floats) -> Floats:
         return X.T @ (w * (X @ v))
 
-    return covop.krylov(prior, information, options.n_krylov)
+    found = covop.krylov(prior, information, options.n_krylov)
+    probe = stream(0, 0).standard_normal(len(fit.coef))
+    off = float(np.linalg.norm(found.mv(prior.solve(probe) + information(probe)) - probe) / np.linalg.norm(probe))
+    if off > 1e-3:  # P P⁻¹ v ≠ v
+        what = f"{options.n_krylov} Lanczos steps do not exhaust the data (off by {off:.2g}): what they did not reach has the prior's variance."
+        warn(f"{what} Raise n_krylov=, or use solver='chol'.", DataWarning)
+    return found
 
 
 def _mixed(problem: Problem, fit: FitState, adapter: str, linear: bool) -> Posterior:
