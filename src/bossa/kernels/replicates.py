@@ -25,6 +25,7 @@ from .lockstep import descend
 from .seam import kernel
 
 TOL = 1e-9  # gᵀH⁻¹g from which a replicate takes one last step: what is left then is a tenth of √TOL standard errors or less
+IN_CACHE = 131_072  # replicates × groups × columns of [X y] × effects that are searched together
 DIFFERENCE = 1e-4  # step of differences, of the size of T's row or of what one group can tell of it
 
 
@@ -218,6 +219,11 @@ def deviance_curvature(at: Block, theta: Floats, sigma: Floats) -> Curvature:
 
     theta (b, t), sigma (b,)   where each fit ended
     """
+    parts = [_deviance_curvature(at.some(i), theta[i], sigma[i]) for i in _in_cache(at)]
+    return Curvature(*(np.concatenate([getattr(part, name) for part in parts]) for name in ("hessian", "root", "slopes")))
+
+
+def _deviance_curvature(at: Block, theta: Floats, sigma: Floats) -> Curvature:
     (b, t), p, precision = theta.shape, at.p, sigma**-2.0
     point = evaluate(at, theta)
     H = np.empty((b, t + 1, t + 1))
@@ -289,6 +295,18 @@ def lmm_many(block: Block, start: Floats, inverse: Floats) -> tuple[Floats, Floa
     inverse  (t, t)  of the criterion's Hessian about there, positive definite
     returns  θ (b, t), criterion (b,), L (b, p + 1, p + 1) of `Points` there, code (b,)
     """
+    parts = (_maxima(block.some(i), start[i], inverse) for i in _in_cache(block))
+    theta, criterion, L, code = (np.concatenate(x) for x in zip(*parts))
+    return theta, criterion, L, code
+
+
+def _in_cache(block: Block) -> list[Ints]:
+    """The replicates, as many at a time as stay in the cache."""
+    b, size = len(block.n), max(1, IN_CACHE // (block.B.shape[2] * len(block.A) * (block.p + 1)))
+    return [np.arange(i, min(i + size, b)) for i in range(0, b, size)]
+
+
+def _maxima(block: Block, start: Floats, inverse: Floats) -> tuple[Floats, Floats, Floats, Ints]:
     ended = descend(Criterion(block), start, inverse, TOL)
     theta = ended.x + ended.step
     points = evaluate(block, theta)
