@@ -274,3 +274,38 @@ def test_the_model_asks_for_particles_of_its_coefficients_and_effects():
     assert pairs.effects["estimate"][0] == pytest.approx(-cloud.params["estimate"][2], rel=1e-9)
     assert pairs.effects["ci_lower"][0] == pytest.approx(-cloud.params["ci_upper"][2], rel=0.05)
     assert cloud.posterior.kind == "samples"
+
+
+@pytest.mark.parametrize("sigma", [0.6, nig(3, 1)], ids=str)
+def test_particles_of_a_gamma_mean_and_dispersion_are_quadrature(sigma):
+    """One coefficient, and φ where it is unknown, with β | φ ~ N(0, φ V0), φ ~ IG(3, 1): a grid over both is the truth."""
+    rng = np.random.default_rng(6)
+    y = np.exp(0.4) * rng.gamma(2.0, 0.5, 24)
+    r = batches(
+        *("y ~ 1", pl.DataFrame({"y": y, "week": np.arange(24) // 6})),
+        by="week",
+        family="gamma",
+        link="log",
+        prior=normal(0, 1),
+        sigma=sigma,
+        sigma0=0.7,
+        backend="ibis",
+        n_particles=8000,
+        seed=2,
+    )
+    beta = np.linspace(-1.5, 2.5, 801)[:, None]
+    known = isinstance(sigma, float)
+    phi = np.array([[0.36]]) if known else np.exp(np.linspace(-4, 2, 601))[None, :]
+    log = stats.norm.logpdf(beta, 0, 1 if known else np.sqrt(phi) / 0.7)
+    log = log + (0 if known else stats.invgamma.logpdf(phi, 3, scale=1) + np.log(phi))
+    for value in y:
+        log = log + stats.gamma.logpdf(value, 1 / phi, scale=phi * np.exp(beta))
+    w = np.exp(log - log.max())
+    cell = (beta[1, 0] - beta[0, 0]) * (1.0 if known else 0.01)
+    mean = (w * beta).sum() / w.sum()
+    sd = math.sqrt((w * beta**2).sum() / w.sum() - mean**2)
+    assert r.log_evidence == pytest.approx(log.max() + math.log(w.sum() * cell), abs=0.05)
+    assert r.final_mean == pytest.approx(mean, abs=0.04 * sd)
+    assert r.final_sd == pytest.approx(sd, rel=0.04)
+    if not known:
+        assert r.diagnostics["dispersion"] == pytest.approx((w * phi).sum() / w.sum(), rel=0.03)

@@ -245,7 +245,7 @@ def _shape_notes(state: AssimState, path: Path, scale: Scale) -> list[str]:
     if family.aux:
         told = ", ".join(f"{name} = {value:.6g}" for name, value in family.aux.items())
         notes.append(f"{family.name}: {told}, taken as known")
-    if scaled(family) and len(path.s2) and scale.known is None:
+    if scaled(family) and len(path.s2) and scale.known is None and state.options.backend == "auto":
         notes.append(f"dispersion {path.s2[-1]:.6g}: Pearson's statistic of the batches over its degrees of freedom; there is no evidence")
     return notes
 
@@ -271,7 +271,7 @@ def _static(state: AssimState, order: list[int], sites: list[Site], start: Start
     if state.kind == "lm":
         return Conjugate.of(sites, start, scale)
     spec = state.encoder.spec
-    return Likelihood(tuple(state.rows[i] for i in order), spec.family, spec.link, start)
+    return Likelihood(tuple(state.rows[i] for i in order), spec.family, spec.link, Conjugate.of((), start, scale))
 
 
 def motion_of(drift: Any) -> Motion:

@@ -196,9 +196,9 @@ def begin(
         seed=entropy(seed, where) if backend == "ibis" else None,
         alpha=alpha,
     )
-    _check_backend(options, n_particles, seed, bool(spec.bars) and not (plain and within), plain, where)
+    _check_backend(options, n_particles, seed, bool(spec.bars) and not (plain and within), loose, where)
     if loose and not plain:
-        _check_quasi(options, spec.family.name, where)
+        _check_quasi(options, spec.family, where)
     kind = "lm" if plain else "glm"
     kept = np.asarray(kept)
     parent = prior.hash if isinstance(prior, Posterior) else None
@@ -229,16 +229,17 @@ def _check_mixed(spec: Any, drift: Any, varying: Varying | None, within: Within 
         raise Refused(what, where=where, do="Give drift= a variance, 'ml' or 'bayes'.")
 
 
-def _check_quasi(options: Options, family: str, where: str) -> None:
+def _check_quasi(options: Options, family: Any, where: str) -> None:
     """What needs the evidence of a stream, which a dispersion by Pearson's statistic does not give."""
-    what = f"the dispersion of family {family!r} comes from Pearson's statistic, which has no evidence"
     if isinstance(options.drift, str) and options.drift != "none":
-        raise Refused(f"{what} to choose a drift by.", where=where, do="Give drift= a number, or discount(0.95).")
-    if options.backend != "auto":
-        raise Refused(f"{what}, nor a density for particles.", where=where, do="Leave backend= out.")
+        what = f"the dispersion of family {family.name!r} comes from Pearson's statistic, which has no evidence to choose a drift by."
+        raise Refused(what, where=where, do="Give drift= a number, or discount(0.95).")
+    if options.backend != "auto" and family.logpdf is None:
+        what = f"family {family.name!r} is a quasi-likelihood: it has no density for particles."
+        raise Refused(what, where=where, do="Leave backend= out.")
 
 
-def _check_backend(options: Options, n_particles: Any, seed: Any, random: bool, plain: bool, where: str) -> None:
+def _check_backend(options: Options, n_particles: Any, seed: Any, random: bool, loose: bool, where: str) -> None:
     """What particles of coefficients need; nothing of it is asked elsewhere."""
     if options.backend not in BACKENDS:
         raise UnknownOption(options.backend, BACKENDS, where=where, kind="backend")
@@ -258,8 +259,8 @@ def _check_backend(options: Options, n_particles: Any, seed: Any, random: bool, 
         raise OptionError("sweeps= is for backend='auto'; particles need none.", where=where, do="Leave one of them out.")
     if options.flat:
         raise Refused(f"{what}, drawn from their prior, which is flat.", where=where, do="Give prior=bossa.normal(0, 2.5), say.")
-    if plain and not isinstance(options.sigma, (float, InverseGamma)):
-        raise Refused("σ is drawn from its prior, which is flat.", where=where, do="Give sigma=nig(a, b), or a number.")
+    if loose and not isinstance(options.sigma, (float, InverseGamma)):
+        raise Refused("σ (√dispersion) is drawn from its prior, which is flat.", where=where, do="Give sigma=nig(a, b), or a number.")
 
 
 def estimates(

@@ -1,7 +1,7 @@
 """Coefficients that stand still, exactly: the posterior of a stream as a cloud of particles, whatever the likelihood's shape.
 
-    linear model    σ known, or (β, log σ²) with σ² ~ IG(a, b); each batch by its sufficient statistics
-    other families  β; every move asks all rows so far again, so they are kept
+    linear model    σ known, or (β, log σ²) with β ~ N(m, σ²V0), σ² ~ IG(a, b); each batch by its sufficient statistics
+    other families  β, with a dispersion (β, log φ) in the same way; every move asks all rows so far again, so they are kept
 
 Tempered IBIS (`kernels.particles.ibis`): batches come in by as many powers as the effective sample size bears, and Metropolis–Hastings
 moves keep the particles different. Needs a proper prior: particles are drawn from it. The error is Monte Carlo's alone, and is told by
@@ -27,7 +27,7 @@ from ..state.fields import array, check_axes
 from ..types import Floats
 from .cloud import Tally, degenerate
 from .engine import Path, Scale, Start
-from .sites import Rows, Site, unit
+from .sites import Rows, Site, scaled, unit
 
 CELLS = 2_000_000  # rows × particles evaluated at once
 
@@ -115,35 +115,39 @@ def _of_prior(start: Start, e: Floats) -> Floats:
 
 @frozen(eq=False)
 class Likelihood:
-    """Rows of a generalized linear model with prior Uβ = d + e."""
+    """Rows of a generalized linear model; `prior` of β, and of log φ where it is unknown: a `Conjugate` of no sites."""
 
     rows: tuple[Rows, ...]
     family: Any
     link: Any
-    start_at: Start
+    prior: Conjugate
 
     def start(self, N: int, rng: np.random.Generator) -> Floats:
-        return _of_prior(self.start_at, hypercube(N, self.start_at.k, rng))
+        return self.prior.start(N, rng)
 
     def so_far(self, x: Floats, t: int) -> Floats:
-        away = x @ self.start_at.U.T - self.start_at.d
-        total = 0.5 * self.start_at.logdet - 0.5 * self.start_at.k * LOG_2PI - 0.5 * (away * away).sum(axis=1)
+        total = self.prior.so_far(x, 0)
         for s in range(t):
             total = total + self.look(x, s)
         return total
 
+    def dispersion(self, x: Floats) -> Floats | float:
+        """φ of each particle, or of all."""
+        known = self.prior.scale.known
+        return unit(self.family) if not scaled(self.family) else np.exp(x[:, -1]) if known is None else known**2
+
     def look(self, x: Floats, t: int) -> Floats:
         rows, total = self.rows[t], np.zeros(len(x))
-        size = max(1, CELLS // len(x))
+        size, phi = max(1, CELLS // len(x)), self.dispersion(x)
         for at in range(0, len(rows.y), size):
             part = slice(at, at + size)
-            eta = rows.X[part] @ x.T
+            eta = rows.X[part] @ x[:, : rows.X.shape[1]].T
             if rows.offset is not None:
                 eta += rows.offset[part, None]
             with np.errstate(all="ignore"):
                 inside = (eta > self.link.eta_low).all(axis=0)
                 w = None if rows.weights is None else rows.weights[part, None]
-                each = self.family.logpdf(rows.y[part, None], self.link.inverse(eta), unit(self.family), w)
+                each = self.family.logpdf(rows.y[part, None], self.link.inverse(eta), phi, w)
                 total += np.where(inside, each.sum(axis=0) if rows.freq is None else rows.freq[part] @ each, -np.inf)
         return np.where(np.isnan(total), -np.inf, total)
 
@@ -177,6 +181,10 @@ def tempered(
     mean, V = clouds.moments(clouds.x)
     ess = np.array([kish(w) for w in clouds.W[1:]])
     chosen |= {"n_particles": N, "seed": seed, "resampled": tally.resampled, "tempering_steps": tally.tempering}
+    if first.x.shape[1] > k:
+        at = np.exp(now.x[:, k])
+        dispersion = float(now.W @ at)
+        chosen |= {"dispersion": dispersion, "dispersion_sd": math.sqrt(float(now.W @ (at - dispersion) ** 2))}
     chosen |= {"acceptance": tally.acceptance, "unique": min(unique), "min_ess": float(ess.min())}
     notes.append(
         f"tempered IBIS, {N} particles, seed {seed}: {tally.resampled} resamplings, acceptance {tally.acceptance or 0:.2f}, "
