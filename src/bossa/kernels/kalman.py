@@ -92,7 +92,7 @@ def scalar_still(y: Floats, v: Floats, m0: float, P0: float) -> tuple[Floats, Fl
         P = 1 / information
     known = information > 0
     mean = np.where(known, near + np.where(known, P, 0.0) * np.cumsum(told * np.where(seen, y - near, 0.0)), float(m0))
-    return _with_forecasts(y, v, np.zeros_like(v), (m0, P0), mean, P, np.where(seen, P * told, 0.0))
+    return _with_forecasts(y, v, np.zeros_like(v), (m0, P0), mean, P, np.where(seen, P, 0.0) * told)
 
 
 def filter_scalar(y: Floats, v: Floats, q: Floats, m0: float, P0: float) -> ScalarPath:
