@@ -33,8 +33,10 @@ def coordinates(problem: Problem, fit: FitState) -> tuple[Floats, Floats | None]
     """X, or X R⁻¹ with R⁻¹ where X is too ill-conditioned for normal equations: replicates of orthonormal columns are not."""
     X, V = problem.design.X, fit.vcov
     scale = np.sqrt(np.diag(V))
-    if np.isfinite(V).all() and (scale > 0).all() and np.linalg.cond(V / np.outer(scale, scale)) < ILL:
-        return X, None
+    if np.isfinite(V).all() and (scale > 0).all():
+        values = np.linalg.eigvalsh(V / np.outer(scale, scale))
+        if values[-1] < ILL * values[0]:
+            return X, None
     back = np.asarray(np.linalg.inv(triangular(X)), dtype=float)
     return X @ back, back
 

@@ -11,6 +11,7 @@ Source: weights as a vector of counts, Davison & Hinkley (1997) §2.
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -69,16 +70,23 @@ def totals(W: Floats, weights: Floats) -> Floats:
     return out
 
 
+@lru_cache(maxsize=16)
+def _pairs(p: int) -> tuple[Ints, Ints]:
+    """All j ≤ k < p."""
+    j, k = np.triu_indices(p)
+    return j, k
+
+
 def _outer(x: Floats, weights: Floats | None = None) -> Floats:
     """Products x_jx_k, j ≤ k, times the weights.   x (m, p) → (p(p + 1)/2, m)"""
-    j, k = np.triu_indices(x.shape[1])
+    j, k = _pairs(x.shape[1])
     xT = np.ascontiguousarray(x.T)
     return xT[j] * (xT if weights is None else xT * weights)[k]
 
 
 def _unpacked(packed: Floats, p: int) -> Floats:
     """Symmetric matrices from their upper triangles.   (b, p(p + 1)/2) → (b, p, p)"""
-    j, k = np.triu_indices(p)
+    j, k = _pairs(p)
     G = np.empty((len(packed), p, p))
     G[:, j, k] = G[:, k, j] = packed
     return G
