@@ -251,3 +251,15 @@ def test_counts_are_what_the_fit_took_them_for(data, formula, family, unit):
         new = data.head(8).with_columns(g=pl.lit("new"), inside=pl.lit(99).cast(pl.Int64), k=pl.Series([1, 2] * 4))
         with pytest.raises(DataError, match="counts differ"):
             s.assimilate(new)
+
+
+@pytest.mark.parametrize("by", ["inside", "across"])
+def test_generalized_mixed_streams_are_stored_fed_and_asked_for_effects(data, by):
+    early, late = data.filter(pl.col(by) < 5), data.filter(pl.col(by) >= 5)
+    m = model("b ~ x + (1 | g)", early, family="binomial").fit()
+    s = m.infer(how="assim", by=by, sweeps=6, keep_rows=True)
+    stored = resume(s.inference.stream.to_json())
+    np.testing.assert_array_equal(stored.final_mean, s.inference.stream.final_mean)
+    np.testing.assert_array_equal(stored.update(late).final_mean, s.assimilate(late).inference.stream.final_mean)
+    e = m.explore("x").infer(how="assim", by=by, sweeps=6)
+    assert e.effects["posterior_mean"][0] == pytest.approx(s.params["posterior_mean"][1], rel=1e-12)
