@@ -274,3 +274,33 @@ def test_profile_intervals_cover():
         sd += spread["ci_lower"] < 1 < spread["ci_upper"]
     assert 0.91 < slope / 300 < 0.98
     assert 0.91 < sd / 300 < 0.98
+
+
+def weak(seed):
+    """Eight groups of five: too few to tell an intercept's spread from a slope's."""
+    rng = np.random.default_rng(seed)
+    g, x = np.repeat(np.arange(8), 5), np.tile(np.arange(5) - 2.0, 8)
+    b = rng.normal(size=(8, 2)) @ np.array([[0.6, 0.3], [0.0, 0.15]])
+    y = 1 + 0.3 * x + b[g, 0] + b[g, 1] * x + rng.normal(size=40)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", BossaWarning)
+        return model("y ~ x + (x | g)", pl.DataFrame({"y": y, "x": x, "g": g})).fit()
+
+
+def test_a_correlation_cannot_be_told_where_one_deviation_may_be_0():
+    """At sd = 0 every correlation is the same model: ζ of the correlation falls steadily to ζ of that sd at 0, and stays."""
+    state = weak(5).infer(how="profile", n_steps=12).inference.extra
+    at_0 = dict(zip(*state.curves["sd Intercept | g"]))[0.0]
+    zeta = state.curves["corr Intercept, x | g"][1]
+    assert -1.96 < at_0 < 0
+    assert zeta[0] == pytest.approx(at_0, abs=1e-4)
+    assert (np.diff(zeta) > -1e-4).all()
+    assert (state.spread.lower[2], state.spread.upper[2]) == (-1.0, 1.0)
+
+
+def test_a_correlation_without_an_estimate_may_be_anything():
+    """By maximum likelihood the intercepts do not vary: all correlations are one model."""
+    state = weak(20).infer(how="profile", n_steps=0).inference.extra
+    assert "corr Intercept, x | g" not in state.curves
+    assert (state.spread.lower[2], state.spread.upper[2]) == (-1.0, 1.0)
+    assert np.isfinite(state.spread.upper).all()

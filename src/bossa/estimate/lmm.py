@@ -282,7 +282,7 @@ def _descend(prepared: Prepared, start: Floats, options: dict[str, Any]) -> Mini
     for _ in range(5):
         if best is None or not singular(prepared.layout, best.x, SLIGHT):
             return best
-        away = _off_saddle(best.point)
+        away = off_saddle(best.point)
         if away is None:
             break
         again = minimize(prepared.evaluate, profiled.average_information, away, **options)
@@ -316,7 +316,7 @@ def _spectra(g: blocks.Grouping, T: Floats) -> list[tuple[Array, Array]]:
     return [(part, np.linalg.svd(T[part[:, None], part], compute_uv=False)) for part in parts]
 
 
-def _off_saddle(point: Point) -> Floats | None:
+def off_saddle(point: Point) -> Floats | None:
     """θ a little way along a direction of Σ in which the criterion falls though its slope in θ is 0; None where there is none.
 
     Two kinds, both where a part of T is (nearly) singular: a variance that wants to be larger (Q < 0 across the range of T), and a

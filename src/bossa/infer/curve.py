@@ -87,7 +87,7 @@ def _gaps(known: list[float], low: float, high: float, steps: int) -> list[float
 
 
 def _end(known: dict[float, float], at: Callable[[float], float], se: float, target: float, edge: float) -> float:
-    """ψ with ζ(ψ) = target; the edge where ζ does not get there, nan where it cannot be followed, ±inf where it levels off."""
+    """ψ with ζ(ψ) = target; the edge (it may be ±inf) where ζ does not get there, nan where it cannot be followed."""
     estimate, sign = min(known, key=lambda psi: abs(known[psi])), math.copysign(1.0, target)
     inner, f_inner = estimate, -target
     step = abs(target) * se
@@ -103,11 +103,11 @@ def _end(known: dict[float, float], at: Callable[[float], float], se: float, tar
         if beyond:
             return edge
         if step > 50 * se and abs(f_outer - f_inner) < 1e-3 * abs(target):
-            return sign * math.inf
+            return edge  # it levels off
         promised = (_inverse(known, target) - estimate) * sign
         inner, f_inner = outer, f_outer
         step *= min(max(1.02 * promised / step, 1.02), 1.6) if promised > step else 1.6
-    return sign * math.inf
+    return edge
 
 
 def _last_valid(known: dict[float, float], at: Callable[[float], float], inner: float, outer: float, target: float) -> float:

@@ -118,6 +118,10 @@ def _spread(work: Any, cut: float, reach: float, steps: int) -> tuple[SpreadStat
     """Limits of each row of `varying_spread`, and the curves."""
     lower, upper, curves = [], [], {}
     for label, estimate, se, zeta, within in work.spread():
+        if math.isnan(estimate):  # a correlation with what does not vary: all are the same model
+            lower.append(within[0])
+            upper.append(within[1])
+            continue
         curve = profile_curve(zeta, estimate, se, cut, steps, reach, within)
         lower.append(curve.lower)
         upper.append(curve.upper)
@@ -278,6 +282,7 @@ class _Linear(_Mixed):
         self.prepared = lmm.prepare(problem)
 
     def coefficient(self, row: Floats) -> tuple[float, float, Zeta]:
+        from ..estimate import lmm
         from ..kernels import profiled
         from . import surfaces
 
@@ -294,8 +299,13 @@ class _Linear(_Mixed):
                 return profiled.evaluate(P, theta, prepared.n, False)
 
             found = minimize(evaluate, profiled.average_information, path.beside(psi)[0], 1e-11)
-            if found is None or not found.converged or (np.abs(found.x) < 1e-4).any():
-                again = minimize(evaluate, profiled.average_information, np.where(np.abs(best.theta) < 1e-2, 0.3, best.theta), 1e-11)
+            away = None
+            if found is None or not found.converged:
+                away = np.where(np.abs(best.theta) < 1e-2, 0.3, best.theta)
+            elif (np.abs(found.x) < 1e-4).any():
+                away = lmm.off_saddle(found.point)
+            if away is not None:
+                again = minimize(evaluate, profiled.average_information, away, 1e-11)
                 found = min((f for f in (found, again) if f is not None), key=surfaces._criterion, default=None)
             if found is None:
                 return math.nan

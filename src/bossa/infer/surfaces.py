@@ -105,24 +105,31 @@ class Linear:
 
 @frozen(eq=False)
 class Correlation:
-    """Row 2 of a triangle, at coordinates i and i + 1 of x: s (ρ, √(1 − ρ²)); s is free, in the place of i."""
+    """Rows 1 and 2 of a triangle, at i − 1 and i, j of x: r² and s² (ρ, √(1 − ρ²)); r and s are free, in the places of i − 1 and i.
+
+    By squares: with signs of their own the two deviations would turn ρ into −ρ.
+    """
 
     i: int
     j: int
 
     def free(self, x: Floats) -> Floats:
         u = np.delete(x, self.j)
-        u[self.i] = math.hypot(x[self.i], x[self.j])
+        u[self.i - 1] = math.sqrt(abs(x[self.i - 1]))
+        u[self.i] = math.sqrt(math.hypot(x[self.i], x[self.j]))
         return u
 
     def place(self, u: Floats, psi: float) -> Floats:
-        x = np.insert(u, self.j, u[self.i] * math.sqrt(max(1 - psi * psi, 0.0)))
-        x[self.i] = u[self.i] * psi
+        size = u[self.i] ** 2
+        x = np.insert(u, self.j, size * math.sqrt(max(1 - psi * psi, 0.0)))
+        x[self.i - 1] **= 2
+        x[self.i] = size * psi
         return x
 
     def slope(self, gradient: Floats, u: Floats, psi: float) -> Floats:
         out = np.delete(gradient, self.j)
-        out[self.i] = gradient[self.i] * psi + gradient[self.j] * math.sqrt(max(1 - psi * psi, 0.0))
+        out[self.i - 1] *= 2 * u[self.i - 1]
+        out[self.i] = 2 * u[self.i] * (gradient[self.i] * psi + gradient[self.j] * math.sqrt(max(1 - psi * psi, 0.0)))
         return out
 
 
