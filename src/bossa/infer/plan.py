@@ -167,7 +167,7 @@ class WildDraw:
 
     def __call__(self, rng: np.random.Generator, start: int, b: int) -> np.ndarray:
         units = len(self.mu) if self.groups is None else int(self.groups.max()) + 1
-        v = self.values[rng.integers(0, len(self.values), size=(b, units))]
+        v = self.values[rng.integers(0, len(self.values), size=(b, units), dtype=np.uint8)]
         return self.mu + self.residual * (v if self.groups is None else v[:, self.groups])
 
 
