@@ -407,6 +407,8 @@ def test_a_perfect_fit_and_a_constant_response():
     constant = model("y ~ g", pl.DataFrame({"y": [1.0] * 6, "g": g})).fit().infer(how="perm", n_perm="all")
     assert constant.params["p_value"].is_null().to_list() == [False, True]
     assert "g[b]: no p" in " ".join(constant.inference.notes)
+    with pytest.raises(Refused, match="no residual is left"):
+        model("y ~ g", pl.DataFrame({"y": [1.0, 2.0], "g": ["a", "b"]})).fit().infer(how="perm", n_perm="all")
 
 
 def test_refits_that_fail_count_against_the_data():

@@ -92,6 +92,8 @@ def setting(problem: Problem, fit: FitState, options: Perm) -> Setting:
         _exchangeable(problem, problem.design.random, codes, way)
     ones, basis = _constant(problem), None
     if plain and scheme != "parametric":
+        if not fit.df_resid > 0:
+            raise Refused("no residual is left that could be rearranged.", where=WHERE, do="Use fewer terms or more rows.")
         basis = _basis(problem, fit, codes, "iid" if robust is None else robust.errors)
         problem = whitened(problem)
     return Setting(

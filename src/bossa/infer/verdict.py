@@ -25,7 +25,7 @@ from .bootstrap import FEW_FAILURES
 from .shown import Question
 
 STANDS_STILL = 1e-6  # a statistic that varies by less, relative to its size, is not moved by any arrangement
-OFF_CENTRE = 1.0  # standard errors that the mean of rearranged statistics is from 0 where much of the effect stays in place
+OFF_CENTRE = 2.0  # standard deviations that rearranged statistics are from 0 where much of the effect stays in place, and at least 1
 NOTHING_LEFT = 1e8  # statistics beyond are ties: no residual is left to judge by
 
 
@@ -76,7 +76,7 @@ def judged(asked: Question, answer: Answer, level: float, seed: Any) -> Verdict:
         limits[:, k] = np.quantile(usable, [(1 - level) / 2, (1 + level) / 2])
         if np.ptp(usable) <= STANDS_STILL * max(1.0, abs(float(observed[0]))):
             still.append(k)
-        elif abs(usable.mean()) > OFF_CENTRE:
+        elif abs(usable.mean()) > max(1.0, OFF_CENTRE * usable.std()):
             off_centre.append(k)
     failed = _failures(answer) | ({"without a statistic, 0/0": undefined} if undefined else {})
     notes = _how_judged(answer, level, seed)
