@@ -38,6 +38,7 @@ FREE_OF_LAYERS = {"datasets"}  # data files and their reader: needs errors only,
 DOORS: dict[tuple[str, str], str] = {
     ("__init__", "*"): "public names, resolved lazily; the TYPE_CHECKING block tells type checkers where they live",
     ("assimilate.result", "report"): "a result is held without a Model: its plot() and explain() load report when they are asked",
+    ("assimilate.gates", "report"): "the same of a calibration's plot()",
     ("state.posterior", "report"): "the same of a Posterior's explain()",
 }
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import numpy as np
+import polars as pl
 import pytest
 
 from bossa import load_dataset, model, normal
-from bossa.assimilate import gates
-from bossa.errors import BossaError, FitFailed
+from bossa.assimilate import batches, gates
+from bossa.errors import BossaError, FitFailed, Refused
 from bossa.kernels import covop
 from bossa.kernels.kalman import filter_scalar
 from bossa.state.posterior import Posterior
@@ -141,6 +142,59 @@ def test_the_right_process_variance_is_calibrated_and_none_is_not():
         wrong.require()
 
 
+def model_study(used):
+    """A slope that walks (Q = 0.1 per batch), eight batches of six rows, assimilated by the model's own rows with Q = `used`."""
+    T, n, Q, week = 8, 6, 0.1, np.repeat(np.arange(8), 6)
+
+    def draw(rng):
+        start, x = rng.standard_normal(2), rng.standard_normal(T * n)
+        slope = start[1] + np.cumsum(np.sqrt(Q) * rng.standard_normal(T))
+        y = start[0] + slope[week] * x + 0.5 * rng.standard_normal(T * n)
+        return np.array([start[0], slope[-1]]), pl.DataFrame({"y": y, "x": x, "week": week})
+
+    def posterior(data, rng):
+        return batches("y ~ x", data, by="week", prior=normal(0, 1), sigma=0.5, drift={"x": used}).posterior
+
+    return gates.calibrated(draw, posterior, n_sims=250, names=["Intercept", "x"], seed=27)
+
+
+def test_streams_of_rows_are_calibrated_with_the_right_drift_and_not_with_none():
+    """Property 27 on the level of the model: right Q, p large; Q wrongly 0, p about 0, for the coefficient that moves."""
+    right, wrong = model_study(0.1), model_study(0.0)
+    assert right.passed
+    assert right.table["p_value"].min() > 0.05
+    p = dict(zip(wrong.table["quantity"], wrong.table["p_value"]))
+    assert p["x"] < 1e-10
+    assert not wrong.passed
+
+
+def test_ranks_have_a_picture_by_quantity_and_stratum():
+    found = gates.sbc(model("y ~ x", covariates()), {**PRIOR, "sigma": 1.0}, n_sims=60, sizes=(5, 25), seed=3)
+    drawn = found.plot()
+    assert len(drawn.axes) == 2 * found.table.height
+    one = drawn.frame.filter((pl.col("quantity") == "x") & (pl.col("stratum") == "5"))
+    ranks = found.ranks["x"][np.array(found.strata) == 5]
+    np.testing.assert_allclose(one["ecdf"], [(ranks <= r).mean() for r in range(100)])
+    far = np.abs(one["ecdf"] - one["share"]).max()
+    assert far == pytest.approx(found.table.filter((pl.col("quantity") == "x") & (pl.col("stratum") == "5"))["ecdf_distance"][0], abs=0.02)
+    assert stream_study(0.0).plot().kind == "calibration"
+    with pytest.raises(Refused, match="no ranks"):
+        gates.posterior_agreement(gaussian(), gaussian()).plot()
+
+
+def test_a_ladder_promotes_what_passes_every_gate():
+    near, far = gaussian((0.1, 1.0)), gaussian((3.0, 1.0))
+    assert gates.promote(near, gaussian()).require() is near
+    step = gates.promote(far, gaussian(), [gates.posterior_agreement, right := gates.forward_agreement(np.ones(3), np.ones(3))])
+    assert not step.passed
+    assert step.results[1] is right
+    assert "not promoted, 1 of 2 gates passed" in repr(step)
+    with pytest.raises(FitFailed, match="mean of a"):
+        step.require()
+    exact, fast = gates.promote(gaussian(), gaussian()).require(), gaussian((0.2, 1.1))
+    assert gates.promote(fast, exact, [gates.posterior_agreement]).passed
+
+
 def test_strata_are_judged_on_their_own():
     """Right for odd, wrong for even sizes: together half wrong, apart one stratum is fine."""
 
@@ -215,6 +269,9 @@ MISTAKES = [
     (lambda: gates.forward_agreement(np.ones(3), np.ones(4)), "shapes (3,) and (4,)"),
     (lambda: gates.adjoint_calibrated(np.ones((2, 3)), np.zeros((2, 3))), "nothing to be relative to"),
     (lambda: gates.posterior_agreement(gaussian(), gaussian(), cv_ratio=1.0), "cv_ratio"),
+    (lambda: gates.promote(gaussian(), gaussian(), []), "there are no gates"),
+    (lambda: gates.promote(gaussian(), gaussian(), [3]), "gate 0 is int"),
+    (lambda: gates.promote(gaussian(), gaussian(), [lambda a, b: True]), "does not return a GateResult"),
 ]
 
 

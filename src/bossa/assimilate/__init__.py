@@ -34,10 +34,12 @@ _HOME = {
     "influence_range": "monitoring",
 }
 
-__all__ = sorted(_HOME)
+__all__ = sorted([*_HOME, "gates"])
 
 
 def __getattr__(name: str):
+    if name == "gates":  # a module of the public surface: bossa.assimilate.gates.sbc(…)
+        return import_module(".gates", __name__)
     if name not in _HOME:
         raise AttributeError(f"module 'bossa.assimilate' has no attribute {name!r}")
     return getattr(import_module(f".{_HOME[name]}", __name__), name)

@@ -7,6 +7,7 @@
     calibrated(draw, posterior)            the same for anything that can be simulated and fitted
 
     gate(…).require()                      raises FitFailed, with the worst number, where the gate is closed
+    promote(candidate, oracle, gates)      one step of a ladder from exact to fast: may the candidate take the oracle's place?
 
 Source: Talts et al. (2018) for simulation-based calibration; Modrák et al. (2023) for the log-likelihood among the quantities; Säilynoja,
 Bürkner & Vehtari (2022) for bands of the ranks' distribution (here Kolmogorov's, on randomised ranks); Golub & Van Loan (2013) §8.2.
@@ -16,12 +17,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import polars as pl
 from attrs import evolve, field, frozen
 
+from .. import lazy
 from ..design.encode import encode
 from ..errors import DataError, FitFailed, OptionError, Refused, UnknownOption
 from ..estimate.prior import resolve_prior
@@ -29,6 +31,11 @@ from ..kernels.streams import entropy, stream
 from ..state.posterior import Posterior
 from ..state.spec import Name
 from ..types import Floats
+
+if TYPE_CHECKING:
+    from ..report import plot as drawings
+else:  # a gate's result is held without a Model, and is asked for its picture
+    drawings = lazy.module("report.plot")
 
 LEVEL = 0.01  # of all tests of one calibration together
 BINS = 10
@@ -42,7 +49,7 @@ class GateResult:
     passed     did everything stay inside its limit?
     statistic  the number nearest to (or furthest beyond) its limit, threshold: that limit;  worst says which it is
     table      every number: polars frame
-    ranks      of a calibration: quantity → (n,) ranks of the truth among the draws
+    ranks      of a calibration: quantity → (n,) ranks of the truth among the draws;  draws: ranks are 0 … draws;  strata (n,) labels
     """
 
     name: str
@@ -52,6 +59,14 @@ class GateResult:
     worst: str
     table: pl.DataFrame
     ranks: Mapping[str, np.ndarray] = field(factory=dict)
+    draws: int = 0
+    strata: tuple[Any, ...] = ()
+
+    def plot(self) -> Any:
+        """Of a calibration: histogram of the ranks, and their distribution less the uniform one, with bands, by quantity and stratum."""
+        if not self.ranks:
+            raise Refused(f"gate {self.name!r} has no ranks.", where="plot()", do="Read .table.")
+        return drawings.of_gate(self)
 
     def require(self) -> GateResult:
         """Itself, if passed."""
@@ -196,6 +211,58 @@ def operator_norm(mv: Callable, rmv: Callable, n: int, rng: np.random.Generator,
     return math.sqrt(max(value, 0.0))
 
 
+# ---------------------------------------------------------------- one step up the ladder
+@frozen(kw_only=True, eq=False)
+class Promotion:
+    """May the candidate take the oracle's place? results: of every gate, none left out."""
+
+    candidate: Any
+    results: tuple[GateResult, ...]
+
+    @property
+    def passed(self) -> bool:
+        return all(r.passed for r in self.results)
+
+    def require(self) -> Any:
+        """The candidate, if every gate is open."""
+        for result in self.results:
+            result.require()
+        return self.candidate
+
+    def __repr__(self) -> str:
+        verdict = "promoted" if self.passed else "not promoted"
+        return "\n".join(
+            [f"Promotion: {verdict}, {sum(r.passed for r in self.results)} of {len(self.results)} gates passed"]
+            + [f"  {r}" for r in self.results]
+        )
+
+
+def promote(candidate: Any, oracle: Any, gates: Sequence[Any] = (posterior_agreement,)) -> Promotion:
+    """Judge a faster answer by the one it is to replace, at every gate; each step of a ladder is judged by the step before.
+
+    candidate, oracle  what the gates compare: two posteriors, two models of the mean, two Jacobians …
+    gates              functions (candidate, oracle) ↦ GateResult, or GateResults found already, of sbc() say
+
+    >>> from bossa import load_dataset, model, normal
+    >>> from bossa.assimilate.gates import promote
+    >>> m = model("am ~ wt", load_dataset("mtcars"), family="binomial", prior=normal(0, 2)).fit()
+    >>> exact = m.infer(how="posterior", adapter="samples", n_draws=4000, seed=1).posterior
+    >>> mode = promote(m.infer(how="posterior", adapter="laplace").posterior, exact).require()
+    >>> promote(m.infer(how="posterior", adapter="gauss_newton").posterior, mode).passed
+    True
+    """
+    if not len(gates):
+        raise OptionError("there are no gates.", where="promote()", do="Give at least one: gates=[posterior_agreement].")
+    results = []
+    for i, gate in enumerate(gates):
+        found = gate if isinstance(gate, GateResult) else gate(candidate, oracle) if callable(gate) else None
+        if not isinstance(found, GateResult):
+            what = f"gate {i} is {type(gate).__name__}, or does not return a GateResult."
+            raise OptionError(what, where="promote()", do="Give functions of (candidate, oracle), such as posterior_agreement.")
+        results.append(found)
+    return Promotion(candidate=candidate, results=tuple(results))
+
+
 # ---------------------------------------------------------------- calibration
 def calibrated(
     draw: Callable[[np.random.Generator], Any],
@@ -265,30 +332,12 @@ def _calibration(ranks: np.ndarray, names: list[str], labels: list[Any], draws: 
     worst = min(rows, key=lambda r: r[4])
     where = worst[0] if worst[1] is None else f"{worst[0]} in stratum {worst[1]}"
     closed = [r for r in rows if not r[7]]
+    said: dict[str, Any] = {"statistic": worst[4], "threshold": level, "worst": f"p-value of {where}"}
     if closed and worst[7]:
         worst = closed[0]
-        return GateResult(
-            name="sbc",
-            passed=False,
-            statistic=worst[5],
-            threshold=worst[6],
-            worst=f"distance of {worst[0]}'s ranks",
-            table=frame,
-            ranks=_by(names, ranks),
-        )
-    return GateResult(
-        name="sbc",
-        passed=not closed,
-        statistic=worst[4],
-        threshold=level,
-        worst=f"p-value of {where}",
-        table=frame,
-        ranks=_by(names, ranks),
-    )
-
-
-def _by(names: list[str], ranks: np.ndarray) -> dict[str, np.ndarray]:
-    return {name: ranks[:, j] for j, name in enumerate(names)}
+        said = {"statistic": worst[5], "threshold": worst[6], "worst": f"distance of {worst[0]}'s ranks"}
+    by_name = {name: ranks[:, j] for j, name in enumerate(names)}
+    return GateResult(name="sbc", passed=not closed, table=frame, ranks=by_name, draws=draws, strata=tuple(labels), **said)
 
 
 def _chi2_tail(x: float, df: int) -> float:

@@ -248,7 +248,7 @@ def _krylov(problem: Problem, fit: FitState, options: PosteriorOptions) -> CovOp
     probe = stream(0, 0).standard_normal(len(fit.coef))
     off = float(np.linalg.norm(found.mv(prior.solve(probe) + information(probe)) - probe) / np.linalg.norm(probe))
     if off > 1e-3:  # P P⁻¹ v ≠ v
-        what = f"{options.n_krylov} Lanczos steps do not exhaust the data (off by {off:.2g}): what they did not reach has the prior's variance."
+        what = f"{options.n_krylov} Lanczos steps do not exhaust the data (off by {off:.2g}): what is left has the prior's variance."
         warn(f"{what} Raise n_krylov=, or use solver='chol'.", DataWarning)
     return found
 

@@ -6,7 +6,7 @@
     coefficients.py   params, vif              estimates.py   explore, predict
     cases.py          resid, design, relationships
     spread.py         varying                  replicates.py  resamples, simulate, profile
-    trajectory.py     trajectory
+    trajectory.py     trajectory               calibration.py  ranks of a simulation-based calibration
 
 Nothing is computed here that a frame does not hold: what is drawn is in `.frame`, and the caption says which intervals they are.
 """
@@ -42,9 +42,18 @@ def drawing(kind: str) -> Callable[..., Any]:
     """The function that draws `kind`; an error that says what to install where matplotlib is not."""
     if kind not in HOME:
         raise UnknownOption(kind, HOME, where="plot()", kind="plot")
+    return getattr(_module(HOME[kind], f"plot_{kind}()"), kind)
+
+
+def of_gate(gate: Any) -> Any:
+    """The ranks of a calibration, for its `GateResult.plot()`."""
+    return _module("calibration", "plot()").calibration(gate)
+
+
+def _module(name: str, where: str) -> Any:
     if find_spec("matplotlib") is None:
-        raise OptionError("matplotlib is not installed.", where=f"plot_{kind}()", do="pip install 'bossa[plot]'.")
-    return getattr(import_module(f"{__name__}.{HOME[kind]}"), kind)
+        raise OptionError("matplotlib is not installed.", where=where, do="pip install 'bossa[plot]'.")
+    return import_module(f"{__name__}.{name}")
 
 
 def kind_of(m: table.Readable) -> str:
