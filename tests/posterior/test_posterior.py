@@ -8,6 +8,7 @@ import attrs
 import numpy as np
 import pytest
 
+from bossa import load_dataset, model
 from bossa.errors import DataError, OptionError, Refused, UnknownOption
 from bossa.kernels import covop, densities
 from bossa.state.posterior import Posterior
@@ -172,3 +173,29 @@ def test_mistakes_say_what_to_do(case):
     with pytest.raises(error) as caught:
         act(gaussian())
     assert text in str(caught.value)
+
+
+@pytest.mark.parametrize("adapter", ["exact", "samples"])
+def test_draws_go_to_arviz(adapter):
+    """Mean, sd and names as arviz reads them; arviz is optional."""
+    arviz = pytest.importorskip("arviz", reason="arviz is not installed")
+    post = (
+        model("mpg ~ wt", load_dataset("mtcars"))
+        .fit()
+        .infer(how="posterior", adapter=adapter, **({"seed": 1} if adapter == "samples" else {}))
+    )
+    draws = post.posterior.to_arviz(4000, seed=2)
+    made = arviz.from_dict(**draws) if int(arviz.__version__.split(".")[0]) < 1 else arviz.from_dict(draws)
+    assert list(made.posterior.data_vars) == ["Intercept", "wt"]
+    chain = made.posterior["wt"].to_numpy()
+    assert chain.shape == (1, 1000 if adapter == "samples" else 4000)
+    assert chain.mean() == pytest.approx(post.posterior.mean[1], abs=0.1)
+    summary = arviz.summary(made)
+    assert summary.loc["wt", "sd"] == pytest.approx(post.posterior.sd()[1], rel=0.1)
+
+
+def test_what_goes_to_arviz_is_plain():
+    post = model("mpg ~ wt", load_dataset("mtcars")).fit().infer().posterior
+    found = post.to_arviz(50, seed=1)
+    assert found.keys() == {"posterior"}
+    np.testing.assert_array_equal(found["posterior"]["wt"][0], post.sample(50, seed=1)[:, 1])

@@ -387,7 +387,10 @@ class Posterior:
         return words.of_posterior(self)
 
     def to_arviz(self, n: int = 1000, seed: Any = None) -> dict[str, dict[str, Floats]]:
-        """`arviz.from_dict(**post.to_arviz())`: one chain of the draws, or of n new ones; {"posterior": {name: (1, S)}}."""
+        """`arviz.from_dict(**post.to_arviz())` (from arviz 1.0 on without the stars): one chain of the draws, or of n new ones.
+
+        returns  {"posterior": {name: (1, S)}}
+        """
         draws = self._draws() if self.samples is not None else self.sample(n, seed)
         return {"posterior": {name: draws[None, :, j] for j, name in enumerate(self.names)}}
 
