@@ -7,6 +7,7 @@ instance, so a container cannot hold arrays that do not belong together. `choice
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cache
 from typing import Any
 
 import attrs
@@ -32,16 +33,23 @@ def array(*axes: str, optional: bool = False) -> Any:
 def check_axes(self: Any) -> None:
     """`__attrs_post_init__` of a container: same axis name, same length."""
     seen: dict[str, int] = {}
-    for f in attrs.fields(type(self)):
-        axes, value = f.metadata.get("axes"), getattr(self, f.name)
-        if axes is None or value is None:
+    for name, axes in _arrays(type(self)):
+        value = getattr(self, name)
+        if value is None:
             continue
-        where = f"{type(self).__name__}.{f.name}"
         if value.ndim != len(axes):
+            where = f"{type(self).__name__}.{name}"
             raise DataError(f"has {value.ndim} axes, not {len(axes)} ({', '.join(axes)}).", where=where)
         for axis, length in zip(axes, value.shape):
             if seen.setdefault(axis, length) != length:
+                where = f"{type(self).__name__}.{name}"
                 raise DataError(f"has {length} along {axis!r}, other fields have {seen[axis]}.", where=where)
+
+
+@cache
+def _arrays(kind: type) -> tuple[tuple[str, tuple[str, ...]], ...]:
+    """Name and axes of the arrays that a container declares."""
+    return tuple((f.name, f.metadata["axes"]) for f in attrs.fields(kind) if "axes" in f.metadata)
 
 
 def choice(default: Any, among: Sequence[str]) -> Any:
@@ -70,9 +78,7 @@ def integer(default: int | None, minimum: int, optional: bool = False) -> Any:
         if optional and value is None:
             return
         if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < minimum:
-            raise OptionError(
-                f"{attribute.name}={value!r} is not a whole number of at least {minimum}.", where=option_owner(instance)
-            )
+            raise OptionError(f"{attribute.name}={value!r} is not a whole number of at least {minimum}.", where=option_owner(instance))
 
     return attrs.field(default=default, validator=check)
 
