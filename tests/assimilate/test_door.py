@@ -10,9 +10,9 @@ import polars as pl
 import pytest
 from attrs.exceptions import FrozenInstanceError
 
-from bossa import model
+from bossa import model, normal
 from bossa.assimilate import assimilative_causal, assimilative_causal_particle, batches, causal_kalman, estimates, particle_filter, resume
-from bossa.errors import BossaError, DataError, OptionError, UnknownOption
+from bossa.errors import BossaError, DataError, NotYet, OptionError, Refused, UnknownOption
 
 A = {"estimates": [0.45, 0.55, 0.50, 0.62, 0.38], "standard_errors": [0.10, 0.12, 0.08, 0.15, 0.20]}
 B = {"estimates": [1.2, 0.9, 1.5, 1.1, 1.8, 2.0], "standard_errors": [0.3, 0.25, 0.4, 0.2, 0.35, 0.3]}
@@ -279,3 +279,24 @@ def test_bad_options_of_estimates_are_named(options, error, words):
 def test_batches_that_are_none_are_named():
     with pytest.raises(DataError, match="series of batches"):
         assimilative_causal(3, tuple)
+
+
+def test_the_forms_of_the_kalman_filter_are_one_answer():
+    data = weekly()
+    auto = batches("y ~ x", data, by="week")
+    for backend in ("kalman", "sqrt", "information"):
+        np.testing.assert_array_equal(batches("y ~ x", data, by="week", backend=backend).posterior_mean, auto.posterior_mean)
+    glm = {"by": "week", "family": "binomial", "prior": normal(0, 2)}
+    yes = data.with_columns(y=pl.col("y") > 0)
+    found = [batches("y ~ x", yes, backend=b, **glm).posterior_mean for b in ("laplace", "auto")]
+    np.testing.assert_array_equal(*found)
+    for options, error, words in (
+        ({"backend": "laplace"}, OptionError, "no approximation"),
+        ({"backend": "iekf"}, Refused, "sweeps=3"),
+        ({"backend": "particle"}, NotYet, "backend='ibis'"),
+        ({"backend": "kalmn"}, UnknownOption, "'kalman'"),
+    ):
+        with pytest.raises(error, match=words):
+            batches("y ~ x", data, by="week", **options)
+    with pytest.raises(OptionError, match="for linear models"):
+        batches("y ~ x", yes, backend="sqrt", **glm)

@@ -39,7 +39,7 @@ from .solve import AssimState, InverseGamma, Options, linearised, read_prior, re
 from .told import columns_read, told
 from .within import Within, grouped, labels_of, met
 
-BACKENDS = ("auto", "ibis")
+BACKENDS = ("auto", "kalman", "sqrt", "information", "laplace", "iekf", "ibis", "particle")
 FEW_ROWS = 30  # below this, plug-in standard errors are said to be too small
 
 
@@ -80,7 +80,8 @@ def batches(
     drift   0 | process variance | {"x": 0.01} | "ml" | "bayes" (also True) | discount(0.95)
     order   "replay": a late batch is put where it belongs; "append": batches count as they come
     sweeps, keep_rows   generalized linear models: how often all batches are linearised again; rows kept for that
-    backend  "auto": exact, or Laplace's method | "ibis": n_particles particles of coefficients that stand still, from a proper prior;
+    backend  "auto": exact in square-root information form ("kalman", "sqrt", "information" are the same numbers), or "laplace" for
+            generalized linear models | "ibis": n_particles particles of coefficients that stand still, from a proper prior;
             seed: whatever numpy's default_rng takes, diagnostics["seed"] replays the run
 
     >>> from bossa import load_dataset
@@ -153,6 +154,7 @@ def begin(
         what = f"family {spec.family.name!r} has a shape to estimate, which batches do not do."
         do = "Use model(…).fit().infer(how='assim', by=…), which takes the fit's as known, or give it: negbinomial(theta=2)."
         raise Refused(what, where=where, do=do)
+    backend = _backend(backend, plain, where)
     loose = plain or scaled(spec.family)
     if spec.bars:
         _check_mixed(spec, drift, varying, within, where)
@@ -239,10 +241,25 @@ def _check_quasi(options: Options, family: Any, where: str) -> None:
         raise Refused(what, where=where, do="Leave backend= out.")
 
 
+def _backend(asked: Any, plain: bool, where: str) -> str:
+    """ "auto" | "ibis": the forms of the Kalman filter differ in rounding alone, and the most stable one is used."""
+    if asked not in BACKENDS:
+        raise UnknownOption(asked, BACKENDS, where=where, kind="backend")
+    if asked in ("auto", "ibis"):
+        return str(asked)
+    if asked == "particle":
+        what = "particles of many coefficients that move are not built."
+        raise NotYet(what, where=where, do="Use backend='ibis' where they stand still, or particle_filter() of one number.")
+    if asked == "iekf":
+        raise Refused("it is what sweeps= does, for every batch.", where=where, do="Use backend='laplace', sweeps=3.")
+    if plain == (asked == "laplace"):
+        what = "a linear model needs no approximation." if plain else f"backend={asked!r} is for linear models."
+        raise OptionError(what, where=where, do="Leave backend= out.")
+    return "auto"
+
+
 def _check_backend(options: Options, n_particles: Any, seed: Any, random: bool, loose: bool, where: str) -> None:
     """What particles of coefficients need; nothing of it is asked elsewhere."""
-    if options.backend not in BACKENDS:
-        raise UnknownOption(options.backend, BACKENDS, where=where, kind="backend")
     if options.backend == "auto":
         if seed is not None:
             raise OptionError("seed= is for backend='ibis'; nothing else is drawn.", where=where, do="Leave it out.")
