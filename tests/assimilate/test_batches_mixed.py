@@ -10,7 +10,7 @@ import pytest
 from scipy import stats
 
 from bossa import load_dataset, model
-from bossa.assimilate import discount, nig, resume
+from bossa.assimilate import batches, discount, nig, resume
 from bossa.assimilate.mixed import varying_of
 from bossa.assimilate.stream import begin, followed, taken
 from bossa.errors import DataError, NotYet, Refused
@@ -263,3 +263,14 @@ def test_generalized_mixed_streams_are_stored_fed_and_asked_for_effects(data, by
     np.testing.assert_array_equal(stored.update(late).final_mean, s.assimilate(late).inference.stream.final_mean)
     e = m.explore("x").infer(how="assim", by=by, sweeps=6)
     assert e.effects["posterior_mean"][0] == pytest.approx(s.params["posterior_mean"][1], rel=1e-12)
+
+
+@pytest.mark.parametrize("by", ["inside", "across"])
+@pytest.mark.parametrize(("formula", "family"), [("y ~ x + (x | g)", "gaussian"), ("b ~ x + (1 | g)", "binomial")])
+def test_one_call_fits_the_variances_itself(data, formula, family, by):
+    one = batches(formula, data, by=by, family=family)
+    two = model(formula, data, family=family).fit().infer(how="assim", by=by).inference.stream
+    np.testing.assert_array_equal(one.final_mean, two.final_mean)
+    np.testing.assert_array_equal(one.covariance, two.covariance)
+    assert one.params["term"].to_list() == ["Intercept", "x"]
+    assert one.notes == two.notes

@@ -16,7 +16,7 @@ from bossa import load_dataset, model
 from bossa.assimilate import batches, causal_kalman, discount, engine, estimates, nig, particle_filter, resume, student_t
 from bossa.assimilate.engine import Motion, Scale, Start, evidences, summed, tracked
 from bossa.assimilate.sites import gaussian_site
-from bossa.errors import BossaError, DataError, DataWarning, FitFailed, NotYet, OptionError, Refused, UnknownOption
+from bossa.errors import BossaError, DataError, DataWarning, FitFailed, OptionError, Refused, UnknownOption
 from bossa.kernels.kalman import filter_scalars
 from bossa.kernels.linalg import triangulars
 from bossa.state.distributions import normal
@@ -587,6 +587,8 @@ def test_a_shape_is_the_fits_and_sweeps_reach_it(response, family):
     assert any("taken as known" in note for note in s.inference.notes)
     again = resume(s.inference.stream.to_json())
     np.testing.assert_array_equal(again.final_mean, s.inference.stream.final_mean)
+    one_call = batches(f"{response} ~ x + g", positive(), by="week", family=family, sweeps=10)
+    np.testing.assert_array_equal(one_call.final_mean, s.inference.stream.final_mean)
 
 
 # ---------------------------------------------------------------- bad input
@@ -594,11 +596,9 @@ def test_a_shape_is_the_fits_and_sweeps_reach_it(response, family):
     ("change", "error", "word"),
     [
         ({"by": "weak"}, BossaError, "'week'"),
-        ({"formula": "y ~ x + (1 | g)"}, NotYet, "mixed"),
         ({"family": "gamma", "drift": "ml"}, Refused, "gamma"),
         ({"family": "gamma", "backend": "ibis", "prior": normal(0, 1)}, Refused, "dispersion"),
         ({"family": "quasipoisson", "backend": "ibis", "prior": normal(0, 1), "sigma": 1.0}, Refused, "density"),
-        ({"family": "negbinomial"}, Refused, "theta=2"),
         ({"family": "poisson", "sigma": 2.0}, OptionError, "poisson"),
         ({"drift": -1}, OptionError, "negative"),
         ({"drift": "bayse"}, UnknownOption, "'bayes'"),

@@ -10,7 +10,7 @@ import pytest
 
 from bossa import load_dataset, model
 from bossa.assimilate import batches, resume
-from bossa.errors import DataError, NotFitted, NotYet, OptionError, Refused, UnknownOption
+from bossa.errors import DataError, NotFitted, OptionError, Refused, UnknownOption
 from bossa.state.distributions import normal
 from bossa.state.provenance import verify_chain
 
@@ -156,8 +156,6 @@ def test_what_cannot_be_done_says_so(data, fitted):
         fitted.trajectory()
     with pytest.raises(Refused, match="predictions"):
         fitted.predict(data).infer(how="assim", by="week")
-    with pytest.raises(NotYet, match="variances of a fit"):
-        batches("y ~ x + (1 | g)", data, by="week")
     m = fitted.infer(how="assim", by="week")
     with pytest.raises(DataError, match="'week'"):
         m.assimilate(data.drop("week"))

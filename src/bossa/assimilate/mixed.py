@@ -18,12 +18,15 @@ import numpy as np
 import polars as pl
 from attrs import evolve, field, frozen
 
-from ..errors import DataError, NotYet
+from ..errors import DataError, NotYet, Refused
+from ..estimate.lmm import rows_and_counts
 from ..kernels.linalg import upper
-from ..state.design import REStructure
+from ..state.design import Problem, REStructure
 from ..state.fields import array
+from ..state.fit import FitState
 from ..state.target import Linear, Target
 from ..types import Floats
+from .within import within_of
 
 LARGEST = 1_000  # fixed and random effects of a stream
 
@@ -61,6 +64,21 @@ def varying_of(random: REStructure, theta: Floats, fixed: int, sigma: float, whe
         raise NotYet(what, where=where, do="Use a factor with fewer levels, or the ordinary fit.")
     groups = tuple(len(term.levels) for term in random.terms)
     return Varying(T=T, groups=groups, names=np.array(names, dtype=object), fixed=fixed, sigma=sigma)
+
+
+def known_of(problem: Problem, fit: FitState, by: str, where: str) -> dict[str, Any]:
+    """What a stream takes from a fit as known: its random effects, carried or integrated out, and the shape of its family."""
+    random, shape = problem.design.random, {k: v for k, v in fit.aux.items() if k in problem.family.aux}
+    if random is None or fit.theta is None or by not in problem.data.columns:
+        return {"varying": None, "within": None, "shape": shape}
+    batch = problem.data.get_column(by).rank("dense").fill_null(0).to_numpy()[problem.design.rows]
+    whole = rows_and_counts(problem.design)[1] is not None
+    within = within_of(problem.encoder, random, fit, batch, whole)
+    if within is None and whole:
+        what = "counts of whole groups, each copy with random effects of its own, cannot be carried where groups span batches."
+        raise Refused(what, where=where, do="Repeat the rows with a group for each copy.")
+    varying = varying_of(random, np.asarray(fit.theta), len(fit.coef), fit.sigma, where) if within is None else None
+    return {"varying": varying, "within": within, "shape": shape}
 
 
 def joined(varying: Varying, mean: Floats, U: Floats, drift: Any, weight: float) -> tuple[tuple[str, ...], Floats, Floats, Any]:

@@ -19,11 +19,13 @@ from ..design.data import as_frame
 from ..design.encode import encode
 from ..design.formula import make_spec, resolve
 from ..errors import DataError, DataWarning, NotYet, OptionError, Refused, UnknownColumn, UnknownOption, warn
+from ..estimate import registry
 from ..kernels.family import resolve_family
 from ..kernels.linalg import independent_columns
 from ..kernels.link import resolve_link
 from ..kernels.pooling import METHODS
 from ..kernels.streams import entropy
+from ..state.design import Problem
 from ..state.posterior import Posterior
 from ..state.provenance import hash_parts
 from ..state.target import Target
@@ -32,7 +34,7 @@ from .cloud import StudentT
 from .codec import from_json
 from .door import number, share, variance, vector
 from .drift import Discount, read_drift
-from .mixed import Varying, columns, fixed_part, joined
+from .mixed import Varying, columns, fixed_part, joined, known_of
 from .result import AssimilationResult
 from .sites import Rows, Site, estimate_site, gaussian_sites, scaled
 from .solve import AssimState, InverseGamma, Options, linearised, read_prior, read_sigma
@@ -71,6 +73,8 @@ def batches(
 ) -> AssimilationResult:
     """A model of `data`, learnt batch by batch.
 
+    Variances of random effects and shapes of families are those of a fit to `data`, taken as known.
+
     by      column of the batch's id; batches count in its order, or in that of `time`
     time    column of when: a number, or a date (in days); drift is then per unit of it
     missing "drop": incomplete rows are left out, and said; "error": refused
@@ -95,8 +99,16 @@ def batches(
     family = resolve_family(family)
     spec = evolve(fixed, family=family, link=resolve_link(family.canonical if link is None else link))
     frame = as_frame(data)
-    encoder, design, used = encode(resolve(spec, frame), frame)
-    kept = independent_columns(design.X, design.total_weights)
+    spec = resolve(spec, frame)
+    encoder, design, used = encode(spec, frame)
+    known: dict[str, Any] = {}
+    if spec.bars or family.free:
+        method = "reml" if spec.bars and (family.name, spec.link.name) == ("gaussian", "identity") else "ml"
+        problem = Problem(design=design, spec=spec, family=family, link=spec.link, method=method, encoder=encoder, data=used)
+        problem, fit = registry.fit(problem)
+        known, kept = known_of(problem, fit, by, where), problem.design.kept
+    else:
+        kept = independent_columns(design.X, design.total_weights)
     state = begin(
         encoder,
         kept,
@@ -114,8 +126,9 @@ def batches(
         seed=seed,
         alpha=share(alpha, where),
         where=where,
+        **known,
     )
-    return told(taken(state, used), None, extend)
+    return followed(taken(state, used), None)
 
 
 def begin(
@@ -150,14 +163,10 @@ def begin(
     if shape:
         spec = evolve(spec, family=evolve(spec.family.fitted(shape), free=()))
         encoder = evolve(encoder, spec=spec)
-    if any(math.isnan(value) for value in spec.family.aux.values()):
-        what = f"family {spec.family.name!r} has a shape to estimate, which batches do not do."
-        do = "Use model(…).fit().infer(how='assim', by=…), which takes the fit's as known, or give it: negbinomial(theta=2)."
-        raise Refused(what, where=where, do=do)
     backend = _backend(backend, plain, where)
     loose = plain or scaled(spec.family)
     if spec.bars:
-        _check_mixed(spec, drift, varying, within, where)
+        _check_mixed(spec, drift, varying, where)
     if not loose and not (isinstance(sigma, str) and sigma == "nig"):
         raise OptionError(f"sigma= is for families with a dispersion; {spec.family.name} has none.", where=where, do="Leave it out.")
     if order not in ("replay", "append"):
@@ -218,11 +227,8 @@ def begin(
     )
 
 
-def _check_mixed(spec: Any, drift: Any, varying: Varying | None, within: Within | None, where: str) -> None:
+def _check_mixed(spec: Any, drift: Any, varying: Varying | None, where: str) -> None:
     """What is not built of random effects."""
-    if varying is None and within is None:
-        do = "Use model(…).fit().infer(how='assim', by=…)."
-        raise NotYet("batches of mixed models need the variances of a fit.", where=where, do=do)
     if scaled(spec.family) and not (spec.family.name == "gaussian" and spec.link.name == "identity"):
         what = f"batches of mixed models of family {spec.family.name!r} ({spec.link.name} link) are not built: it has a dispersion."
         raise NotYet(what, where=where, do="Leave the random effects out, or add the group as a factor.")

@@ -14,12 +14,10 @@ from typing import Any
 import numpy as np
 from attrs import evolve, field, frozen
 
-from ..assimilate.mixed import varying_of
+from ..assimilate.mixed import known_of
 from ..assimilate.result import AssimilationResult
 from ..assimilate.stream import BACKENDS, begin, followed, taken
-from ..assimilate.within import within_of
 from ..errors import NotFitted, OptionError, Refused
-from ..estimate.lmm import rows_and_counts
 from ..state.design import Problem
 from ..state.fields import choice, conf_level, flag, integer
 from ..state.fit import FitState
@@ -69,16 +67,6 @@ def assimilate(problem: Problem, fit: FitState, target: Target, options: Assim) 
         raise Refused("predictions are not followed over batches.", where=where, do="Ask .infer(how='assim').posterior.predict(new_rows).")
     if problem.data is None:
         raise Refused("the model has no data with it.", where=where, do="Fit it to data first.")
-    random, theta = problem.design.random, fit.theta
-    varying = within = None
-    if random is not None and theta is not None and options.by in problem.data.columns:
-        batch = problem.data.get_column(options.by).rank("dense").fill_null(0).to_numpy()[problem.design.rows]
-        whole = rows_and_counts(problem.design)[1] is not None
-        within = within_of(problem.encoder, random, fit, batch, whole)
-        if within is None and whole:
-            what = "counts of whole groups, each copy with random effects of its own, cannot be carried where groups span batches."
-            raise Refused(what, where=where, do="Repeat the rows with a group for each copy.")
-        varying = varying_of(random, np.asarray(theta), len(fit.coef), fit.sigma, where) if within is None else None
     state = begin(
         problem.encoder,
         problem.design.kept,
@@ -96,9 +84,7 @@ def assimilate(problem: Problem, fit: FitState, target: Target, options: Assim) 
         seed=options.seed,
         alpha=1 - options.conf_level,
         where=where,
-        varying=varying,
-        within=within,
-        shape={k: v for k, v in fit.aux.items() if k in problem.family.aux},
+        **known_of(problem, fit, options.by, where),
     )
     result = followed(taken(state, problem.data), target if target.steps else None)
     return inference(problem, target, result)
