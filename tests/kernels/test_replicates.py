@@ -51,6 +51,16 @@ def test_groups_that_are_alike_say_the_same_as_their_mean_and_scatter(counted, r
     np.testing.assert_allclose(replicates.curvature(fewer, found), Q, rtol=1e-9, atol=1e-9 * np.abs(Q).max())
 
 
+def test_rows_in_another_order_are_no_other_groups():
+    """Their sums differ in the last digit."""
+    block, rng = balanced(), np.random.default_rng(3)
+    moved = evolve(
+        block, A=block.A * (1 + 1e-15 * rng.normal(size=block.A.shape)), B=block.B * (1 + 1e-15 * rng.normal(size=block.B.shape))
+    )
+    assert merged(moved).A.shape[2] == 3
+    np.testing.assert_allclose(evaluate(merged(moved), points()).criterion, evaluate(block, points()).criterion, rtol=1e-12)
+
+
 def test_groups_that_differ_stay_as_they_are():
     block = balanced(unlike=24)
     assert merged(block) is block

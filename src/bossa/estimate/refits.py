@@ -90,12 +90,11 @@ def _counted_block(prepared: Any, F: Floats, y: Floats, w: Floats | None, count:
     """The cross-products of counts (b, G); and which replicates have groups, rows and rank enough beyond doubt (b,)."""
     P, lay, p = prepared.P, prepared.layout, F.shape[1]
     dense = np.column_stack((F, y))
-    C = np.empty((lay.first.G, p + 1, p + 1))
+    C = np.empty((len(count), p + 1, p + 1))
     for s in range(p + 1):
         for t in range(s + 1):
             both = dense[:, s] * dense[:, t]
-            C[:, s, t] = C[:, t, s] = _by_group(lay, both if w is None else both * w)
-    C = np.tensordot(count, C, 1)
+            C[:, s, t] = C[:, t, s] = count @ _by_group(lay, both if w is None else both * w)
     By = np.stack([_by_group(lay, z * (y if w is None else y * w)) for z in lay.first.Z])
     rows, present = _by_group(lay, np.ones(len(y))), count > 0
     n = count @ rows

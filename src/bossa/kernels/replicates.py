@@ -25,6 +25,8 @@ from .lockstep import descend
 from .seam import kernel
 
 TOL = 1e-9  # gᵀH⁻¹g from which a replicate takes one last step: what is left then is a tenth of √TOL standard errors or less
+ALIKE = 12  # digits
+MOST_KINDS = 64  # of groups, beyond which they are not merged
 IN_CACHE = 131_072  # replicates × groups × columns of [X y] × effects that are searched together
 DIFFERENCE = 1e-4  # step of differences, of the size of T's row or of what one group can tell of it
 
@@ -94,13 +96,15 @@ def merged(block: Block) -> Block:
     the scatter of Z_gᵀWy about that mean matters: k groups have it too.
     """
     A, B, (k, p, G), b = block.A, block.B, block.B.shape, len(block.n)
-    few = G / (2 * (k + 1))
-    if len(np.unique(A[0, 0])) > few:
+    few = min(G / (2 * (k + 1)), MOST_KINDS)
+    numbers = np.concatenate((A.reshape(k * k, G), B.reshape(k * p, G)))
+    size = np.abs(numbers).max(axis=1, initial=1e-300)[:, None]
+    numbers = np.round(numbers / size, ALIKE) + 0.0  # sums of the same numbers in another order are the same
+    if any(len(np.unique(row)) > few for row in numbers):
         return block
-    same = np.concatenate((A.reshape(k * k, G), B.reshape(k * p, G))).T
-    _, first, which = np.unique(same, axis=0, return_index=True, return_inverse=True)
+    _, first, which = np.unique(numbers.T, axis=0, return_index=True, return_inverse=True)
     U, which = len(first), which.reshape(-1)
-    if len(first) > few:
+    if few < U:
         return block
     member = (which[:, None] == np.arange(U)).astype(float)
     count = np.ones((b, G)) if block.count is None else block.count
