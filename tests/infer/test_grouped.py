@@ -19,6 +19,7 @@ def crossed():
 
 CASES = {
     "slope": ("Reaction ~ Days + (Days | Subject)", {}, {"Days": [0, 9, 4], "Subject": ["308", "309", "308"]}),
+    "weighted": ("y ~ x + offset(h) + (x || s)", {"weights": "size"}, {"x": [0.5, -1.0], "s": [3, 7], "h": [0, 5]}),
     "crossed": ("y ~ x + (1 | s) + (1 | h)", {}, {"x": [0.5, -1.0], "s": [3, 7], "h": [0, 5]}),
     "poisson": ("count ~ x + (1 | s)", {"family": "poisson"}, {"x": [0.5, -1.0], "s": [3, 7]}),
     "crossed poisson": ("count ~ x + (1 | s) + (1 | h)", {"family": "poisson"}, {"x": [0.5, -1.0], "s": [3, 7], "h": [0, 5]}),

@@ -37,16 +37,29 @@ def with_effects(problem: Problem, fit: FitState, replicates: Replicates, draws:
 
 
 def _linear(problem: Problem, replicates: Replicates, draws: Draws, wanted: tuple[Ints, Ints], out: Floats) -> None:
-    design, prepared = problem.design, lmm.prepare(problem)
-    weights = lmm.rows_and_counts(design)[0]
-    F, base = refits.columns(prepared, design), refits.fixed_part(prepared, design)
-    usable, index = wanted
-    for i in usable:
-        one = refits.with_response(prepared, F, replicates.y[i] - base, weights)  # type: ignore[index]
-        point = one.evaluate(one.inward(draws.theta[i]))  # type: ignore[index]
-        if point is not None:
-            b0, br = lmm.user_modes(one, point.modes.b0[:, 0], point.modes.br[:, 0])
-            out[i] = blocks.flatten(one.layout, b0, br)[index]
+    """One grouping factor: all replicates at once,  b_g = T(TᵀA_gT + I)⁻¹TᵀZ_gᵀW(y − o − Xβ)."""
+    design, prepared = problem.design, lmm.prepare(problem, scaled=False)
+    weights, lay, (usable, index) = lmm.rows_and_counts(design)[0], prepared.layout, wanted
+    Y, theta = replicates.y[usable], draws.theta[usable]  # type: ignore[index]
+    if lay.rest:
+        F, y = refits.columns(prepared, design), Y - refits.fixed_part(prepared, design)
+        for i, one, at in zip(usable, y, theta):
+            point = refits.with_response(prepared, F, one, weights).evaluate(at)
+            if point is not None:
+                out[i] = blocks.flatten(lay, point.modes.b0[:, 0], point.modes.br[:, 0])[index]
+        return
+    g, residual = lay.first, Y - draws.coef[usable] @ design.X.T
+    residual = residual if design.offset is None else residual - design.offset
+    residual = residual if weights is None else residual * weights
+    order = np.argsort(g.group, kind="stable")
+    starts = np.searchsorted(g.group[order], np.arange(g.G))
+    sides = np.stack([np.add.reduceat((residual * z)[:, order], starts, axis=1) for z in g.Z], axis=1)
+    T = np.zeros((len(usable), g.k, g.k))
+    T[:, g.rows, g.cols] = theta[:, g.index]
+    M = np.einsum("bia,ijg,bjc->bgac", T, prepared.P.A, T, optimize=True) + np.eye(g.k)
+    u = np.linalg.solve(M, np.einsum("bia,big->bga", T, sides)[..., None])[..., 0]
+    b = np.einsum("bac,bgc->bag", T, u)
+    out[usable] = [blocks.flatten(lay, one, np.empty(0))[index] for one in b]
 
 
 def _generalized(problem: Problem, replicates: Replicates, draws: Draws, wanted: tuple[Ints, Ints], out: Floats) -> None:
