@@ -21,7 +21,7 @@ from ..state.distributions import Normal
 from ..state.fields import array
 from ..state.posterior import Posterior
 from ..types import Floats
-from .drift import NODES, SCALAR_NODES, Discount, mixed_evidence, mixed_moments, most_likely, nodes, posterior_weights, root_of
+from .drift import NODES, SCALAR_NODES, Discount, closer, mixed_evidence, mixed_moments, most_likely, nodes, posterior_weights, root_of
 from .engine import (
     BLOCK,
     KISH_SIZE,
@@ -408,10 +408,15 @@ def _unknown_drift(
         motion = base.scaled(q)
         return (run(sources, start, motion, scale, dt) if sources else run(sites, start, motion, scale, dt, alone=alone))[0], motion
     values, prior = nodes(SCALAR_NODES if one_number(start, scale) and not sources else NODES)
-    if sources:
-        path, weights = _remade_mixture(sources, start, scale, base, values, prior, dt)
-    else:
-        path, weights = mixture(sites, start, scale, base, v, values, prior, dt, alone)
+    for _ in range(4):
+        if sources:
+            path, weights, evidence_of = _remade_mixture(sources, start, scale, base, values, prior, dt)
+        else:
+            path, weights, evidence_of = mixture(sites, start, scale, base, v, values, prior, dt, alone)
+        better = closer(values, evidence_of)
+        if better is None:
+            break
+        values, prior = better
     mean_q = float(weights[-1] @ values)
     chosen |= {"q": mean_q, "Q": mean_q * v, "q_weights": weights[-1], "q_nodes": values}
     notes.append(
@@ -439,8 +444,8 @@ def scalar_nodes(sites: list[Site], start: Start, Q: Floats, dt: Floats) -> dict
 
 def mixture(
     sites: list[Site], start: Start, scale: Scale, base: Motion, v: Floats, q: Floats, prior: Floats, dt: Floats, alone: Alone
-) -> tuple[Path, Floats]:
-    """The path averaged over q, and the weights (T, nodes) of the nodes after each batch."""
+) -> tuple[Path, Floats, Floats]:
+    """The path averaged over q, the weights (T, nodes) of the nodes after each batch, and the evidence (nodes,) of all."""
     if one_number(start, scale):
         return _scalar_mixture(sites, start, v, q, prior, dt, alone)
     motions = [base.scaled(value) for value in q.tolist()]
@@ -479,10 +484,12 @@ def mixture(
         smoothed_V=smoothed_V,
         weighing=Weighing(sites=sites, start=start, motions=motions, dt=dt, after=after) if k <= KISH_SIZE else None,
     )
-    return path, after
+    return path, after, sums.evidence[-1]
 
 
-def _remade_mixture(sources: Any, start: Start, scale: Scale, base: Motion, q: Floats, prior: Floats, dt: Floats) -> tuple[Path, Floats]:
+def _remade_mixture(
+    sources: Any, start: Start, scale: Scale, base: Motion, q: Floats, prior: Floats, dt: Floats
+) -> tuple[Path, Floats, Floats]:
     """`mixture` of sites that the forecast makes: each node has its own; batches on their own and weights are of the likeliest node."""
     paths = [run(sources, start, base.scaled(value), scale, dt)[0] for value in q.tolist()]
 
@@ -500,7 +507,7 @@ def _remade_mixture(sources: Any, start: Start, scale: Scale, base: Motion, q: F
         changes["smoothed"], changes["smoothed_V"] = mixed_moments(final, each("smoothed"), each("smoothed_V"))
     k = start.k
     last = Known(changes["mean"][-1], changes["V"][-1], best.last.rank, np.full((k, k), np.nan), np.full(k, np.nan))
-    return evolve(best, **changes, last=last), after
+    return evolve(best, **changes, last=last), after, evidence[-1]
 
 
 def _mixed_smoother(track: Track, weights: Floats, s2: Floats) -> tuple[Floats | None, Floats | None]:
@@ -514,7 +521,9 @@ def _mixed_smoother(track: Track, weights: Floats, s2: Floats) -> tuple[Floats |
     return mixed_moments(final, found[0], found[1], scale)
 
 
-def _scalar_mixture(sites: list[Site], start: Start, v: Floats, q: Floats, prior: Floats, dt: Floats, alone: Alone) -> tuple[Path, Floats]:
+def _scalar_mixture(
+    sites: list[Site], start: Start, v: Floats, q: Floats, prior: Floats, dt: Floats, alone: Alone
+) -> tuple[Path, Floats, Floats]:
     """`mixture` of one number with known σ: all nodes in one pass."""
     p = scalar_nodes(sites, start, v[0] * q, dt)
     path, _ = run(sites, start, Motion(), Scale(known=1.0), dt, smooth=False, alone=alone)
@@ -535,7 +544,8 @@ def _scalar_mixture(sites: list[Site], start: Start, v: Floats, q: Floats, prior
     changes["evidence"] = mixed_evidence(prior, p["evidence"])
     motions = [Motion(root=np.sqrt(v * value)[:, None]) for value in q.tolist()]
     changes["weighing"] = Weighing(sites=sites, start=start, motions=motions, dt=dt, after=after)
-    return evolve(path, **changes, last=Known(mean[-1], V[-1], 1, np.full((1, 1), np.nan), np.full(1, np.nan))), after
+    last = Known(mean[-1], V[-1], 1, np.full((1, 1), np.nan), np.full(1, np.nan))
+    return evolve(path, **changes, last=last), after, p["evidence"][-1]
 
 
 # ---------------------------------------------------------------- generalized linear models
