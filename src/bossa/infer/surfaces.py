@@ -17,7 +17,7 @@ import warnings
 from typing import Any
 
 import numpy as np
-from attrs import evolve, frozen
+from attrs import evolve, field, frozen
 
 from ..errors import BossaWarning
 from ..estimate import glmm, lmm
@@ -26,7 +26,7 @@ from ..kernels import blocks, profiled
 from ..kernels.optimize import differences, minimize
 from ..state.design import Problem
 from ..state.fit import FitState
-from ..types import Floats
+from ..types import Floats, Ints
 
 
 @frozen(eq=False)
@@ -86,21 +86,33 @@ class Linear:
     """a·x = ψ: the coordinate where a is largest follows from the others."""
 
     a: Floats
+    pivot: int = field(init=False)
+    others: Ints = field(init=False)
+    share: Floats = field(init=False)
 
-    @property
-    def pivot(self) -> int:
+    @pivot.default
+    def _pivot(self) -> int:
         return int(np.argmax(np.abs(self.a)))
 
+    @others.default
+    def _others(self) -> Ints:
+        return np.flatnonzero(np.arange(len(self.a)) != self.pivot)
+
+    @share.default
+    def _share(self) -> Floats:
+        return self.a[self.others] / self.a[self.pivot]
+
     def free(self, x: Floats) -> Floats:
-        return np.delete(x, self.pivot)
+        return x[self.others]
 
     def place(self, u: Floats, psi: float) -> Floats:
-        i, others = self.pivot, np.delete(self.a, self.pivot)
-        return np.insert(u, i, (psi - others @ u) / self.a[i])
+        x = np.empty(len(self.a))
+        x[self.others] = u
+        x[self.pivot] = psi / self.a[self.pivot] - self.share @ u
+        return x
 
     def slope(self, gradient: Floats, u: Floats, psi: float) -> Floats:
-        i = self.pivot
-        return np.delete(gradient, i) - gradient[i] * np.delete(self.a, i) / self.a[i]
+        return gradient[self.others] - gradient[self.pivot] * self.share
 
 
 @frozen(eq=False)
