@@ -33,7 +33,7 @@ from ..kernels.monitors import (
 )
 from ..types import Floats
 from .drift import Discount
-from .engine import backward
+from .engine import Motion, backward
 from .seen import is_linear, seen_as
 from .solve import InverseGamma
 
@@ -514,16 +514,27 @@ def weights(result: Any) -> pl.DataFrame:
 
 def _information_weights(result: Any) -> tuple[Floats, Floats]:
     solution, options = result.solution, result.state.options
-    if isinstance(options.drift, str) and options.drift == "bayes":
-        raise Refused("with drift integrated out no single set of weights exists.", where="weights()", do="Use drift='ml'.")
     if solution.path.last.rank < solution.start.k:
         raise Refused("the batches do not determine every coefficient.", where="weights()", do="Give a proper prior=.")
-    told = [solution.start.U.T @ solution.start.U]
-    Lambda = told[0]
-    for site, dt in zip(solution.sites, solution.dt):
-        B = backward(Lambda, solution.motion, float(dt))
-        told = [B * W if isinstance(B, float) else B @ W for W in told]
-        Lambda = (B * Lambda if isinstance(B, float) else B @ Lambda) + site.J.T @ site.J
-        told.append(site.J.T @ site.J)
-    W = np.array([np.einsum("ij,ji->i", solution.path.last.V, one) for one in told])
+    if isinstance(options.drift, str) and options.drift == "bayes" and len(solution.sites):
+        shares, nodes = result.diagnostics["q_weights"], result.diagnostics["q_nodes"]
+        W = sum(share * _weights_given(solution, solution.motion.scaled(float(q)), None) for share, q in zip(shares, nodes))
+    else:
+        W = _weights_given(solution, solution.motion, solution.path.last.V)
     return W[1:], W[0]
+
+
+def _weights_given(solution: Any, motion: Motion, V: Floats | None) -> Floats:
+    """Weights (T + 1, k) of the prior and of each batch, for one motion;  V: covariance of the last state at σ = 1, where it is known."""
+    told = [solution.start.U.T @ solution.start.U, *(site.J.T @ site.J for site in solution.sites)]
+    steps, Lambda = [], told[0]
+    for part, dt in zip(told[1:], solution.dt):
+        steps.append(backward(Lambda, motion, float(dt)))
+        Lambda = (steps[-1] * Lambda if isinstance(steps[-1], float) else steps[-1] @ Lambda) + part
+    M = np.linalg.inv(Lambda) if V is None else V
+    out = np.empty((len(told), len(Lambda)))
+    for t in range(len(told) - 1, -1, -1):
+        out[t] = np.einsum("ij,ji->i", M, told[t])
+        if t:
+            M = M * steps[t - 1] if isinstance(steps[t - 1], float) else M @ steps[t - 1]
+    return out
