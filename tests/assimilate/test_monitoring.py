@@ -303,6 +303,35 @@ def test_aci_is_never_negative_ends_at_zero_and_is_largest_at_the_jump():
     assert vectors(drift="ml").aci()["aci"][-1] == pytest.approx(0.0, abs=1e-10)
 
 
+def grouped(T=6):
+    rng = np.random.default_rng(5)
+    g, s = np.tile(["a", "b", "c"], 10 * T), np.arange(30 * T) % 15
+    y = rng.normal(size=30 * T) + (g == "b") + rng.normal(size=15)[s]
+    return pl.DataFrame({"y": y, "g": g, "s": s.astype(str), "week": np.repeat(np.arange(T), 30)})
+
+
+def test_aci_of_rows_that_are_combinations_of_others_is_that_of_the_independent_ones():
+    m = model("y ~ g", grouped()).fit()
+    both, all_three = (
+        m.explore(q).infer(how="assim", by="week", drift=0.05, sigma=1.0).stream.aci() for q in ("treatment(g)", "pairwise(g)")
+    )
+    np.testing.assert_allclose(all_three["aci"], both["aci"], rtol=1e-8, atol=1e-12)
+    assert all_three["aci"][0] > 0
+
+
+def test_questions_about_streams_of_mixed_models():
+    data = grouped()
+    m = model("y ~ g + (1 | s)", data).fit().infer(how="assim", by="week")
+    w = m.stream.weights()
+    assert set(w["term"]) == {"Intercept", "g[b]", "g[c]"}
+    found = m.stream.redesign(0.01)[1]
+    assert not found.reached
+    sd = m.stream.posterior_sd[-1, 1]
+    assert found.rows == pytest.approx(180 * (sd / 0.01) ** 2, rel=0.1)  # rows in proportion to precision
+    flat = m.monitor(mixture_sd=0.5).filter(pl.col("term") == "g[b]")["e_value"]
+    assert flat.is_not_null().all()
+
+
 def test_surprise_is_the_kullback_leibler_divergence():
     P, Q = np.array([[2.0, 0.3], [0.3, 1.0]]), np.array([[1.0, 0.1], [0.1, 0.6]])
     m, s = np.array([0.5, -1.0]), np.array([0.1, 0.2])

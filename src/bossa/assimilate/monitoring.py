@@ -349,7 +349,8 @@ def batch_variances(result: Any) -> tuple[Floats, float]:
         own = np.einsum("tii->ti", p.own_V) * p.s2[:, None]
     known = [own[~np.isnan(own[:, j]), j] for j in range(K)]
     rows = 1.0 if result.n is None else float(np.median(result.n[result.n > 0]))
-    return np.array([np.median(v) if len(v) else np.nan for v in known]), rows
+    all_together = table(result.posterior_sd, result.scalar)[-1] ** 2 * len(own)  # where no batch alone determines it: an average one
+    return np.array([np.median(v) if len(v) else one for v, one in zip(known, all_together)]), rows
 
 
 def process_variances(result: Any) -> tuple[Floats, float]:
@@ -489,6 +490,10 @@ def aci(result: Any) -> pl.DataFrame:
         V, V_s = result.covariance, result.smoothed_covariance
     m, m_s = table(result.posterior_mean, result.scalar), table(result.smoothed_mean, result.scalar)
     T = len(m)
+    if T and result.target is not None:  # rows of a question may be combinations of others
+        values, vectors = np.linalg.eigh(V[-1])
+        Q = vectors[:, values > 1e-10 * values[-1]]
+        m, m_s, V, V_s = m @ Q, m_s @ Q, Q.T @ V @ Q, Q.T @ V_s @ Q
     pairs = [surprise(m[t], V[t], m_s[t], V_s[t]) if not np.isnan(V[t]).any() else (math.nan, math.nan) for t in range(T)]
     signal, dispersion = np.array([p[0] for p in pairs]), np.array([p[1] for p in pairs])
     numbers = {"aci": signal + dispersion, "signal": signal, "dispersion": dispersion}
@@ -498,7 +503,8 @@ def aci(result: Any) -> pl.DataFrame:
 def weights(result: Any) -> pl.DataFrame:
     """Weight of each batch's own estimate of a coefficient in its last mean, and that of the prior (batch null): they sum to 1.
 
-    W_j = P_T B_T ⋯ B_{j+1} Λ_j, B = (I + ΛQ)⁻¹; the diagonal is shown (what other coefficients' estimates lend adds up to 0).
+    W_j = P_T B_T ⋯ B_{j+1} Λ_j, B = (I + ΛQ)⁻¹; the diagonal is shown (what other coefficients' estimates lend adds up to 0). Of an
+    effect: the weights of the coefficients behind it; of a mixed model: of its fixed effects.
     """
     if result.solution is None:
         left = np.cumprod((1 - result.gain)[::-1])[::-1]
@@ -508,6 +514,9 @@ def weights(result: Any) -> pl.DataFrame:
         w, prior = _information_weights(result)
     K, T = w.shape[1], len(w)
     names = list(result.names if result.solution is None else result.state.names)
+    if result.state is not None and result.state.varying is not None:
+        K = result.state.varying.fixed
+        w, prior, names = w[:, :K], prior[:K], names[:K]
     batch = [None] * K + [b for b in result.batch for _ in range(K)]
     return pl.DataFrame({"batch": batch, "term": names * (T + 1), "weight": np.concatenate((prior[None], w)).reshape(-1)})
 

@@ -79,8 +79,8 @@ def _assumed(r: Any) -> list[tuple[str, str]]:
         facts.append(
             ("errors", errors if options.obs_df is None else f"{errors}; Student-t with {options.obs_df:g} df: outliers count less")
         )
-    else:
-        facts.append(("sigma", _sigma_said(options, kind)))
+    elif kind == "lm" or r.state.encoder.spec.family.dispersion != "one":
+        facts.append(("sigma", _sigma_said(options)))
     facts += [("drift", _drift_said(options.drift)), ("order", _order_said(options))]
     facts += [("between batches", f"variance {r.diagnostics['tau2']:.6g} beyond their errors")] if "tau2" in r.diagnostics else []
     facts.append(("numbers", _exactness(r)))
@@ -122,7 +122,7 @@ def _prior_said(options: Any, state: Any) -> str:
     return said if state.varying is None else f"{said}; variances of the random effects as in the fit, taken as known"
 
 
-def _sigma_said(options: Any, kind: str) -> str:
+def _sigma_said(options: Any) -> str:
     sigma = options.sigma
     if isinstance(sigma, float):
         return f"known, {sigma:g}: normal intervals"
@@ -130,7 +130,7 @@ def _sigma_said(options: Any, kind: str) -> str:
         return f"unknown, a guess of {math.sqrt(sigma.b / sigma.a):.4g} worth {2 * sigma.a:g} rows: Student-t intervals"
     if sigma == "reml":
         return "estimated, then taken as known: intervals somewhat too narrow while rows are few"
-    return "unknown, learnt from the rows: Student-t intervals" if kind == "lm" else "none to estimate"
+    return "unknown, learnt from the rows: Student-t intervals"
 
 
 def _drift_said(drift: Any) -> str:
