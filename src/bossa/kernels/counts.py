@@ -17,7 +17,7 @@ import numpy as np
 from ..types import Floats, Ints
 
 CHUNK = 32_768  # rows that are counted at a time; the draws that fall on each chunk are multinomial too
-CELLS = 131_072  # replicates × rows that are counted at a time
+CELLS = 262_144  # replicates × rows that are counted at a time
 FEW = 64  # rows; fewer are drawn one by one
 MARGIN = 2.5  # standard deviations of the sum that the Poisson counts stay below n on average
 CELL_BITS = 65_536  # values of two bytes
