@@ -6,7 +6,7 @@ from attrs import evolve
 
 from bossa import engine, load_dataset, model
 from bossa.errors import OptionError, UnknownOption
-from bossa.kernels import family, gram, kalman, link, replicates, seam
+from bossa.kernels import family, gram, kalman, link, replicates, seam  # noqa: F401 (each registers its kernels)
 
 TWINS = [(name, where) for name, kernel in seam.KERNELS.items() for where in kernel.twins]
 
