@@ -4,9 +4,9 @@ Where it is not given, Q = q · diag(v), v_j the median variance of coefficient 
 unknown), per step of median length; so q has no units.
 
     "ml"     q maximises the evidence; the likelihood ratio against q = 0 is ½χ²₀ + ½χ²₁
-    "bayes"  log q ~ N(log 1/10, 1.5²), integrated by Gauss–Hermite quadrature, by `closer` nodes where many batches leave q little
-             room: an estimate plugged in is often 0 and intervals are then too narrow (with 40 batches they hold the last state in 82%
-             of streams where 95% is claimed)
+    "bayes"  log q ~ N(log 1/10, 1.5²), integrated by Gauss–Hermite quadrature, or by nodes `placed` where many batches leave q
+             little room: an estimate plugged in is often 0 and intervals are then too narrow (with 40 batches they hold the last
+             state in 82% of streams where 95% is claimed)
 
 Each state is then a mixture over q, weighted by the evidence of the batches so far: nothing looks ahead.
 
@@ -101,36 +101,53 @@ def nodes(count: int) -> tuple[Floats, Floats]:
     return np.exp(PRIOR_MEAN + PRIOR_SD * x), w / w.sum()
 
 
-def closer(q: Floats, evidence: Floats) -> tuple[Floats, Floats] | None:
-    """Nodes and prior weights for a posterior of log q that is narrow beside the distance of nodes q (N,); None where they are near enough.
+def placed(evidence: Callable[[Floats], Floats], q: Floats, prior: Floats) -> tuple[Floats, Floats]:
+    """Nodes q (N,) and their prior weights; others where the posterior of log q is narrow beside their distance:
 
-        log q = c + s sinh(u),  u evenly spaced            c: the posterior's mode, s: 1.5 sd, by a parabola through the best three
+        log q = c + s sinh(u),  u evenly spaced            c: the posterior's mode, s: 1.5 sd
 
-    So there are nodes a fifth of s apart about c, and as far out as the prior reaches: the path begins with the prior.
+    So nodes lie a fifth of s apart about c, and reach as far as the prior does: the path begins with the prior.
 
-    evidence  (N,) of all batches
+    evidence  of all batches, of many q at once
 
-    Source: trapezoidal rule under a change of variable; Trefethen & Weideman (2014) for its accuracy.
+    Source: the trapezoidal rule under a change of variable; Trefethen & Weideman (2014) for its accuracy.
     """
+
+    def height(x: Floats) -> Floats:
+        return evidence(np.exp(x)) - 0.5 * ((x - PRIOR_MEAN) / PRIOR_SD) ** 2
+
     x = np.log(q)
-    height = evidence - 0.5 * ((x - PRIOR_MEAN) / PRIOR_SD) ** 2
-    if not np.isfinite(height).all():
-        return None
-    at = min(max(int(np.argmax(height)), 1), len(x) - 2)
-    left, right = x[at - 1] - x[at], x[at + 1] - x[at]
-    falls = (height[at - 1] - height[at]) / left, (height[at + 1] - height[at]) / right
-    bend = 2 * (falls[1] - falls[0]) / (right - left)
-    if bend >= 0:
-        return None
-    centre, sd = x[at] - (falls[0] - bend * left / 2) / bend, 1 / math.sqrt(-bend)
-    if sd > 1.25 * (right - left) / 2:
-        return None
+    heights = height(x)
+    at = min(max(int(np.argmax(heights)), 1), len(x) - 2)
+    here = slice(at - 1, at + 2)
+    centre, sd = _peak(x[here], heights[here])
+    if not sd < 1.25 * (x[at + 1] - x[at - 1]) / 2:
+        return q, prior
+    for _ in range(6):
+        x = centre + sd * np.array([-1.0, 0.0, 1.0])
+        better, spread = _peak(x, height(x))
+        if not math.isfinite(spread):
+            break
+        settled = abs(better - centre) < 0.3 * sd and 0.7 < spread / sd < 1.4
+        centre, sd = min(max(better, centre - 3 * sd), centre + 3 * sd), spread
+        if settled:
+            break
     s, far = 1.5 * sd, 6 * PRIOR_SD
     low, high = min(PRIOR_MEAN - far, centre - 8 * sd), max(PRIOR_MEAN + far, centre + 8 * sd)
     u = np.linspace(np.arcsinh((low - centre) / s), np.arcsinh((high - centre) / s), CLOSE_NODES)
     x = centre + s * np.sinh(u)
     w = np.exp(-0.5 * ((x - PRIOR_MEAN) / PRIOR_SD) ** 2) * np.cosh(u)
     return np.exp(x), w / w.sum()
+
+
+def _peak(x: Floats, height: Floats) -> tuple[float, float]:
+    """Mode and sd of the normal density whose logarithm passes through three points; sd nan where they do not bend down."""
+    left, right = x[0] - x[1], x[2] - x[1]
+    falls = (height[0] - height[1]) / left, (height[2] - height[1]) / right
+    bend = 2 * (falls[1] - falls[0]) / (right - left)
+    if not bend < 0:
+        return float(x[1]), math.nan
+    return float(x[1] - (falls[0] - bend * left / 2) / bend), 1 / math.sqrt(-bend)
 
 
 def most_likely(evidence: Callable[[Floats], Floats]) -> tuple[float, float, float, float]:

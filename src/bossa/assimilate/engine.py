@@ -378,18 +378,19 @@ def followed(sites: Sequence[Site], begun: Sequence[Defined], motions: Sequence[
     later = dt[h:]
     try:
         if motion.root is not None and not motion.still:
-            mean, V, F = walks(J, z, m, V0, covariances(motions), later)
+            mean, V, F = walks(J, z, m, V0, covariances(motions), later, free=h)
         else:
             kept = np.array([motion.share(float(gap)) for gap in later])
             mean, V, F = (x[:, None] for x in still(J, z, m[0], first[0].U.T @ first[0].U, kept))
+            mean, V = (np.concatenate((np.zeros((h, *x.shape[1:])), x)) for x in (mean, V))
             assert N == 1
-        rest = Rest(np.empty(mean.shape[:2]), np.empty(mean.shape[:2]), np.empty(mean.shape[:2]))
+        rest = Rest(np.empty((len(z), N)), np.empty((len(z), N)), np.empty((len(z), N)))
         told = np.einsum("trj,trj->tj", J, J)
-        mean_f = np.concatenate((m[None], mean[:-1]))
+        mean_f = np.concatenate((m[None], mean[h:-1]))
         size = max(1, BLOCK // (N * m.shape[1] ** 2))
         for t in range(0, len(z), size):
             at = slice(t, t + size)
-            if not _rest(at, rest, J, z, mean, V, F, mean_f, told):
+            if not _rest(at, rest, J, z, mean[h:], V[h:], F, mean_f, told):
                 return None
     except np.linalg.LinAlgError:
         return None
@@ -435,7 +436,7 @@ def stacked(sites: Sequence[Site]) -> tuple[Floats, Floats]:
 
 
 def _joined(begun: Sequence[Defined], motions: Sequence[Motion], dt: Floats, later: tuple | None) -> Track:
-    """A head by definition, and what followed."""
+    """A head by definition, and what followed: means and covariances, with room for the head, F, forecast means and the rest."""
     h, N, k, first = len(begun[0].states), len(begun), len(begun[0].start.d), [one.last for one in begun]
 
     def each(read: Callable[[Defined], list], *shape: int) -> Floats:
@@ -456,9 +457,10 @@ def _joined(begun: Sequence[Defined], motions: Sequence[Motion], dt: Floats, lat
         from_head = parts["lost"][-1] if h else np.zeros(N)
         logdet = np.concatenate(([[s.logdet for s in first]], rest.logdet))
         lost = from_head + np.cumsum(logdet[:-1] - rest.logdet_f, axis=0)
-        found = {"mean": mean, "V": V, "mean_f": mean_f, "nis": rest.nis, "logdet": rest.logdet, "lost": lost}
-        parts = {name: np.concatenate((parts[name], found[name])) if h else found[name] for name in parts}
-        full = np.full(len(mean), k)
+        mean[:h], V[:h] = parts["mean"], parts["V"]
+        found = {"mean_f": mean_f, "nis": rest.nis, "logdet": rest.logdet, "lost": lost}
+        parts = {name: np.concatenate((parts[name], found[name])) for name in found} | {"mean": mean, "V": V}
+        full = np.full(len(mean_f), k)
         rank_f, rank = np.concatenate((rank_f, full)), np.concatenate((rank, full))
         first = [_of_moments(m, P) for m, P in zip(mean[-1], V[-1])]
     before = np.array([one.last.V for one in begun])

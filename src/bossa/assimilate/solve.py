@@ -21,9 +21,8 @@ from ..state.distributions import Normal
 from ..state.fields import array
 from ..state.posterior import Posterior
 from ..types import Floats
-from .drift import NODES, SCALAR_NODES, Discount, closer, mixed_evidence, mixed_moments, most_likely, nodes, posterior_weights, root_of
+from .drift import NODES, SCALAR_NODES, Discount, mixed_evidence, mixed_moments, most_likely, nodes, placed, posterior_weights, root_of
 from .engine import (
-    BLOCK,
     KISH_SIZE,
     Alone,
     Motion,
@@ -32,6 +31,7 @@ from .engine import (
     Start,
     Track,
     Weighing,
+    covariances,
     estimated,
     evidences,
     gaps,
@@ -386,16 +386,16 @@ def _unknown_drift(
     alone = estimated(sites, start.k)
     v = typical_variances(sites, alone) if own == start.k else _coefficient_variances(sites, start.k, own)
     base = Motion(root=np.diag(np.sqrt(v)))
+
+    def evidence(q: Floats) -> Floats:
+        if sources:
+            tried = [run(sources, start, base.scaled(value), scale, dt, smooth=False)[0] for value in q.tolist()]
+            return np.array([path.evidence[-1] for path in tried])
+        if one_number(start, scale):
+            return scalar_nodes(sites, start, v[0] * q, dt)["evidence"][-1]
+        return evidences(sites, start, [base.scaled(value) for value in q.tolist()], scale, dt)
+
     if how == "ml":
-
-        def evidence(q: Floats) -> Floats:
-            if sources:
-                tried = [run(sources, start, base.scaled(value), scale, dt, smooth=False)[0] for value in q.tolist()]
-                return np.array([path.evidence[-1] for path in tried])
-            if one_number(start, scale):
-                return scalar_nodes(sites, start, v[0] * q, dt)["evidence"][-1]
-            return evidences(sites, start, [base.scaled(value) for value in q.tolist()], scale, dt)
-
         if np.isnan(evidence(np.ones(1))).any():
             raise Refused(
                 "the batches do not determine all coefficients yet.", where="drift='ml'", do="Give a proper prior=, or more batches."
@@ -407,16 +407,11 @@ def _unknown_drift(
         )
         motion = base.scaled(q)
         return (run(sources, start, motion, scale, dt) if sources else run(sites, start, motion, scale, dt, alone=alone))[0], motion
-    values, prior = nodes(SCALAR_NODES if one_number(start, scale) and not sources else NODES)
-    for _ in range(4):
-        if sources:
-            path, weights, evidence_of = _remade_mixture(sources, start, scale, base, values, prior, dt)
-        else:
-            path, weights, evidence_of = mixture(sites, start, scale, base, v, values, prior, dt, alone)
-        better = closer(values, evidence_of)
-        if better is None:
-            break
-        values, prior = better
+    values, prior = placed(evidence, *nodes(SCALAR_NODES if one_number(start, scale) and not sources else NODES))
+    if sources:
+        path, weights = _remade_mixture(sources, start, scale, base, values, prior, dt)
+    else:
+        path, weights = mixture(sites, start, scale, base, v, values, prior, dt, alone)
     mean_q = float(weights[-1] @ values)
     chosen |= {"q": mean_q, "Q": mean_q * v, "q_weights": weights[-1], "q_nodes": values}
     notes.append(
@@ -444,21 +439,17 @@ def scalar_nodes(sites: list[Site], start: Start, Q: Floats, dt: Floats) -> dict
 
 def mixture(
     sites: list[Site], start: Start, scale: Scale, base: Motion, v: Floats, q: Floats, prior: Floats, dt: Floats, alone: Alone
-) -> tuple[Path, Floats, Floats]:
-    """The path averaged over q, the weights (T, nodes) of the nodes after each batch, and the evidence (nodes,) of all."""
+) -> tuple[Path, Floats]:
+    """The path averaged over q, and the weights (T, nodes) of the nodes after each batch."""
     if one_number(start, scale):
         return _scalar_mixture(sites, start, v, q, prior, dt, alone)
     motions = [base.scaled(value) for value in q.tolist()]
     track, _ = tracked(sites, start, motions, dt)
-    sums, T, k = summed(track, sites, start, scale), len(sites), start.k
+    sums, k = summed(track, sites, start, scale), start.k
     after = posterior_weights(prior, sums.evidence)
     before = np.concatenate((prior[None], after[:-1]))
     mean, V = mixed_moments(after, track.mean, track.V, sums.s2)
-    mean_f, V_f, size = np.empty((T, k)), np.empty((T, k, k)), max(1, BLOCK // (len(q) * k**2))
-    for t in range(0, T, size):
-        at = slice(t, t + size)
-        known_s2 = np.nan_to_num(sums.s2_f[at], nan=1.0)
-        mean_f[at], V_f[at] = mixed_moments(before[at], track.mean_f[at], track.forecasts(at), known_s2)
+    mean_f, V_f = _mixed_forecasts(track, before, np.nan_to_num(sums.s2_f, nan=1.0))
     smoothed, smoothed_V = _mixed_smoother(track, after[-1], sums.s2[-1])
     typical = (before * sums.s2_f).sum(axis=1)
     last = Known(mean[-1], V[-1], int(track.rank[-1]), np.full((k, k), np.nan), np.full(k, np.nan))
@@ -484,12 +475,10 @@ def mixture(
         smoothed_V=smoothed_V,
         weighing=Weighing(sites=sites, start=start, motions=motions, dt=dt, after=after) if k <= KISH_SIZE else None,
     )
-    return path, after, sums.evidence[-1]
+    return path, after
 
 
-def _remade_mixture(
-    sources: Any, start: Start, scale: Scale, base: Motion, q: Floats, prior: Floats, dt: Floats
-) -> tuple[Path, Floats, Floats]:
+def _remade_mixture(sources: Any, start: Start, scale: Scale, base: Motion, q: Floats, prior: Floats, dt: Floats) -> tuple[Path, Floats]:
     """`mixture` of sites that the forecast makes: each node has its own; batches on their own and weights are of the likeliest node."""
     paths = [run(sources, start, base.scaled(value), scale, dt)[0] for value in q.tolist()]
 
@@ -507,7 +496,18 @@ def _remade_mixture(
         changes["smoothed"], changes["smoothed_V"] = mixed_moments(final, each("smoothed"), each("smoothed_V"))
     k = start.k
     last = Known(changes["mean"][-1], changes["V"][-1], best.last.rank, np.full((k, k), np.nan), np.full(k, np.nan))
-    return evolve(best, **changes, last=last), after, evidence[-1]
+    return evolve(best, **changes, last=last), after
+
+
+def _mixed_forecasts(track: Track, weights: Floats, s2: Floats) -> tuple[Floats, Floats]:
+    """Moments of the forecasts, averaged over the nodes: beyond the head V_f = V_{t−1} + dt Q.   weights, s2 (T, nodes)"""
+    h = track.head + 1
+    mean, V = mixed_moments(weights[:h], track.mean_f[:h], track.forecasts(slice(0, h)), s2[:h])
+    if h >= len(weights):
+        return mean, V
+    later, within = mixed_moments(weights[h:], track.mean_f[h:], track.V[h - 1 : -1], s2[h:])
+    within += track.dt[h:, None, None] * np.tensordot(weights[h:] * s2[h:], covariances(track.motions), axes=1)
+    return np.concatenate((mean, later)), np.concatenate((V, within))
 
 
 def _mixed_smoother(track: Track, weights: Floats, s2: Floats) -> tuple[Floats | None, Floats | None]:
@@ -521,9 +521,7 @@ def _mixed_smoother(track: Track, weights: Floats, s2: Floats) -> tuple[Floats |
     return mixed_moments(final, found[0], found[1], scale)
 
 
-def _scalar_mixture(
-    sites: list[Site], start: Start, v: Floats, q: Floats, prior: Floats, dt: Floats, alone: Alone
-) -> tuple[Path, Floats, Floats]:
+def _scalar_mixture(sites: list[Site], start: Start, v: Floats, q: Floats, prior: Floats, dt: Floats, alone: Alone) -> tuple[Path, Floats]:
     """`mixture` of one number with known σ: all nodes in one pass."""
     p = scalar_nodes(sites, start, v[0] * q, dt)
     path, _ = run(sites, start, Motion(), Scale(known=1.0), dt, smooth=False, alone=alone)
@@ -545,7 +543,7 @@ def _scalar_mixture(
     motions = [Motion(root=np.sqrt(v * value)[:, None]) for value in q.tolist()]
     changes["weighing"] = Weighing(sites=sites, start=start, motions=motions, dt=dt, after=after)
     last = Known(mean[-1], V[-1], 1, np.full((1, 1), np.nan), np.full(1, np.nan))
-    return evolve(path, **changes, last=last), after, p["evidence"][-1]
+    return evolve(path, **changes, last=last), after
 
 
 # ---------------------------------------------------------------- generalized linear models

@@ -191,12 +191,13 @@ def _walks(J: Floats, z: Floats, start: Floats, spread: Floats, Q: Floats, dt: F
             mean[t, n] = m
 
 
-def walks(J: Floats, z: Floats, m: Floats, V: Floats, Q: Floats, dt: Floats) -> tuple[Floats, Floats, Floats]:
+def walks(J: Floats, z: Floats, m: Floats, V: Floats, Q: Floats, dt: Floats, free: int = 0) -> tuple[Floats, Floats, Floats]:
     """kalman.walks."""
     T, (N, k) = len(z), m.shape
-    mean, cov, F = np.empty((T, N, k)), np.empty((T, N, k, k)), np.empty((T, N, k, k))
+    mean, cov, F = np.empty((free + T, N, k)), np.empty((free + T, N, k, k)), np.empty((T, N, k, k))
+    mean[:free], cov[:free] = 0.0, 0.0
     J, z, m, V, Q, dt = (np.ascontiguousarray(x) for x in (J, z, m, V, Q, dt))
-    _walks(J, z, m, V, Q, dt, mean, cov, F)
+    _walks(J, z, m, V, Q, dt, mean[free:], cov[free:], F)
     return mean, cov, F
 
 

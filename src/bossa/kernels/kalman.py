@@ -463,23 +463,24 @@ def still(J: Floats, z: Floats, m: Floats, Lambda: Floats, kept: Floats) -> tupl
 
 
 @kernel(example=_walks_example, numba="bossa.kernels._numba:walks")
-def walks(J: Floats, z: Floats, m: Floats, V: Floats, Q: Floats, dt: Floats) -> tuple[Floats, Floats, Floats]:
+def walks(J: Floats, z: Floats, m: Floats, V: Floats, Q: Floats, dt: Floats, free: int = 0) -> tuple[Floats, Floats, Floats]:
     """N random walks under the same looks, by covariance and precision in turn.
 
         F_t = (V_{t−1} + dt_t Q)⁻¹,   V_t = (F_t + J_tᵀJ_t)⁻¹,   m_t = m_{t−1} + V_t J_tᵀ(z_t − J_t m_{t−1})
 
     J (T, r, k), z (T, r)  whitened looks, rows of zeros where there is none;  m (N, k), V (N, k, k) before them, well conditioned
-    Q (N, k, k) per unit of time, dt (T,)
-    returns  m (T, N, k), V (T, N, k, k), F (T, N, k, k)
+    Q (N, k, k) per unit of time, dt (T,);  free  rows of zeros to begin m and V with, for what came before
+    returns  m (free + T, N, k), V (free + T, N, k, k), F (T, N, k, k)
     """
     T, (N, k) = len(z), m.shape
-    mean, cov, F = np.empty((T, N, k)), np.empty((T, N, k, k)), np.empty((T, N, k, k))
+    mean, cov, F = np.empty((free + T, N, k)), np.empty((free + T, N, k, k)), np.empty((T, N, k, k))
+    mean[:free], cov[:free] = 0.0, 0.0
     told = J.transpose(0, 2, 1) @ J
     for t in range(T):
         F[t] = np.linalg.inv(V + dt[t] * Q)
         V = np.linalg.inv(F[t] + told[t])
-        V = cov[t] = (V + V.transpose(0, 2, 1)) / 2
-        m = mean[t] = m + (V @ ((z[t] - m @ J[t].T) @ J[t])[:, :, None])[:, :, 0]
+        V = cov[free + t] = (V + V.transpose(0, 2, 1)) / 2
+        m = mean[free + t] = m + (V @ ((z[t] - m @ J[t].T) @ J[t])[:, :, None])[:, :, 0]
     return mean, cov, F
 
 
