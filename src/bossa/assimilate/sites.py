@@ -115,22 +115,41 @@ def gaussian_sites(batches: Sequence[Rows]) -> list[Site]:
     return out
 
 
-def estimate_site(batch: Any, time: float, estimate: Floats, vcov: Floats, n: float = 1.0) -> Site:
-    """The site of an estimate (k,) with covariance vcov (k, k), taken as known; nan in the estimate: not seen."""
-    k = len(estimate)
-    if np.isnan(estimate).any():
-        return Site(batch=batch, time=time, n=0.0, J=np.zeros((0, k)), z=np.zeros(0), rss=0.0, logc=0.0, hash=fingerprint(estimate, vcov))
-    symmetric = np.isfinite(vcov).all() and np.allclose(vcov, vcov.T, rtol=1e-8, atol=0)
-    try:
-        L = np.linalg.cholesky(vcov) if symmetric else None
-    except np.linalg.LinAlgError:
-        L = None
-    if L is None:
+def estimate_sites(batches: Sequence[Any], times: Floats, estimates: Floats, vcovs: Floats, n: Floats) -> list[Site]:
+    """The site of each estimate (k,) with covariance (k, k), taken as known; nan in the estimate: not seen.
+
+    batches  ids;  times, n (T,);  estimates (T, k);  vcovs (T, k, k)
+    """
+    T, k = estimates.shape
+    seen = ~np.isnan(estimates).any(axis=1)
+    V = np.where(seen[:, None, None], vcovs, np.eye(k))
+    L, wrong = _lower(V)
+    if wrong is not None:
         what = "its covariance is not symmetric and positive definite."
-        raise DataError(what, where=f"batch {batch!r}", do="Leave out parameters that are combinations of others.")
+        raise DataError(what, where=f"batch {batches[wrong]!r}", do="Leave out parameters that are combinations of others.")
     J = np.linalg.inv(L)
-    logc = -0.5 * k * LOG_2PI - float(np.log(np.diag(L)).sum())
-    return Site(batch=batch, time=time, n=n, J=J, z=J @ estimate, rss=0.0, logc=logc, hash=fingerprint(estimate, vcov))
+    z = (J @ estimates[:, :, None])[:, :, 0]
+    logc = -0.5 * k * LOG_2PI - np.log(np.einsum("tii->ti", L)).sum(axis=1)
+    empty, out = (np.zeros((0, k)), np.zeros(0)), []
+    for t in range(T):
+        told = {"batch": batches[t], "time": float(times[t]), "rss": 0.0, "hash": fingerprint(estimates[t], vcovs[t])}
+        if seen[t]:
+            out.append(Site(**told, n=float(n[t]), J=J[t], z=z[t], logc=float(logc[t])))
+        else:
+            out.append(Site(**told, n=0.0, J=empty[0], z=empty[1], logc=0.0))
+    return out
+
+
+def _lower(V: Floats) -> tuple[Floats, int | None]:
+    """Cholesky factors (T, k, k), and the first place whose matrix has none."""
+    turned = V.transpose(0, 2, 1)
+    close = (np.isfinite(V) & (np.abs(V - turned) <= 1e-8 * np.abs(turned))).all(axis=(1, 2))
+    if not close.all():
+        return V, int(np.argmin(close))
+    try:
+        return np.linalg.cholesky(V), None
+    except np.linalg.LinAlgError:
+        return V, int(np.argmin([np.linalg.eigvalsh(one)[0] > 0 for one in V]))
 
 
 def robust_site(df: float, site: Site, U: Floats, d: Floats) -> Site:

@@ -36,7 +36,7 @@ from .door import number, share, variance, vector
 from .drift import Discount, read_drift
 from .mixed import Varying, columns, fixed_part, joined, known_of
 from .result import AssimilationResult
-from .sites import Rows, Site, estimate_site, gaussian_sites, scaled
+from .sites import Rows, Site, estimate_sites, gaussian_sites, scaled
 from .solve import AssimState, InverseGamma, Options, linearised, read_prior, read_sigma
 from .told import columns_read, told
 from .within import Within, grouped, labels_of, met
@@ -352,7 +352,7 @@ def estimates(
     if order not in ("replay", "append"):
         raise UnknownOption(order, ("replay", "append"), where=where, kind="order")
     state = AssimState(kind="estimates", names=names, options=options)
-    sites = [estimate_site(ids[t], float(times[t]), y[t], V[t], float(rows[t])) for t in range(T)]
+    sites = estimate_sites(ids, np.asarray(times, dtype=float), y, V, rows)
     return told(added(state, sites), None, extend)
 
 
@@ -589,7 +589,8 @@ def _estimate_added(state: AssimState, batch: Any, id: Any, time: Any) -> AssimS
         raise DataError(f"{y.shape[1]} estimates for {k} parameters.", where=where)
     last = max((s.time for s in state.sites), default=-1.0)
     when = last + 1.0 if time is None else number(time, "time", where)
-    return added(state, [estimate_site(len(state.sites) if id is None else plain_id(id), when, y[0], V[0])])
+    ids = [len(state.sites) if id is None else plain_id(id)]
+    return added(state, estimate_sites(ids, np.array([when]), y, V, np.ones(1)))
 
 
 def resume(text: str) -> AssimilationResult:
