@@ -33,7 +33,7 @@ def array(*axes: str, optional: bool = False) -> Any:
 def check_axes(self: Any) -> None:
     """`__attrs_post_init__` of a container: same axis name, same length."""
     seen: dict[str, int] = {}
-    for name, axes in _arrays(type(self)):
+    for name, axes in _arrays(self.__class__):
         value = getattr(self, name)
         if value is None:
             continue
