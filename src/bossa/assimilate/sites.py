@@ -121,7 +121,7 @@ def estimate_sites(batches: Sequence[Any], times: Floats, estimates: Floats, vco
     batches  ids;  times, n (T,);  estimates (T, k);  vcovs (T, k, k)
     """
     T, k = estimates.shape
-    seen = ~np.isnan(estimates).any(axis=1)
+    seen = np.asarray(~np.isnan(estimates).any(axis=1))
     V = np.where(seen[:, None, None], vcovs, np.eye(k))
     L, wrong = _lower(V)
     if wrong is not None:
@@ -132,7 +132,7 @@ def estimate_sites(batches: Sequence[Any], times: Floats, estimates: Floats, vco
     logc = -0.5 * k * LOG_2PI - np.log(np.einsum("tii->ti", L)).sum(axis=1)
     empty, out = (np.zeros((0, k)), np.zeros(0)), []
     for t in range(T):
-        told = {"batch": batches[t], "time": float(times[t]), "rss": 0.0, "hash": fingerprint(estimates[t], vcovs[t])}
+        told: dict[str, Any] = {"batch": batches[t], "time": float(times[t]), "rss": 0.0, "hash": fingerprint(estimates[t], vcovs[t])}
         if seen[t]:
             out.append(Site(**told, n=float(n[t]), J=J[t], z=z[t], logc=float(logc[t])))
         else:
@@ -147,7 +147,7 @@ def _lower(V: Floats) -> tuple[Floats, int | None]:
     if not close.all():
         return V, int(np.argmin(close))
     try:
-        return np.linalg.cholesky(V), None
+        return np.asarray(np.linalg.cholesky(V), dtype=float), None
     except np.linalg.LinAlgError:
         return V, int(np.argmin([np.linalg.eigvalsh(one)[0] > 0 for one in V]))
 
