@@ -530,7 +530,7 @@ def draw(records: list[dict[str, Any]], folder: Path) -> None:
             top = 1 - 0.5 / inches
             for s in column:
                 unit = 0.19 / inches
-                axes = figure.add_axes((0.225 + 0.5 * j, top - unit * (len(panels[s]) + 1.2), 0.265, unit * len(panels[s])))
+                axes = figure.add_axes((0.215 + 0.5 * j, top - unit * (len(panels[s]) + 1.2), 0.265, unit * len(panels[s])))
                 panel(axes, s, panels[s])
                 top -= unit * (len(panels[s]) + 2.7)
         legend(figure, title)
@@ -564,7 +564,7 @@ def panel(axes: Any, scenario: str, rows: list[dict[str, Any]]) -> None:
 def legend(figure: Any, title: str) -> None:
     from matplotlib.lines import Line2D
 
-    figure.text(0.01, 1 - 0.2 / figure.get_figheight(), title, fontsize=12, weight="bold", va="center")
+    figure.text(0.01, 1 - 0.2 / figure.get_figheight(), title, fontsize=10.5, weight="bold", va="center")
     kinds = (
         ("the truth rejected at 5 %", "#333333", "o", "#333333"),
         ("the truth outside the 95 % interval", "#333333", "s", "white"),
