@@ -24,9 +24,7 @@ def test_one_sided_intervals_are_open_and_at_the_full_level(side):
 
 def test_bca_without_bias_and_acceleration_is_percentile():
     zero = np.zeros(1)
-    np.testing.assert_allclose(
-        resample.bca_interval(zero, NORMAL, zero, 0.9), resample.percentile_interval(NORMAL, 0.9), atol=1e-4
-    )
+    np.testing.assert_allclose(resample.bca_interval(zero, NORMAL, zero, 0.9), resample.percentile_interval(NORMAL, 0.9), atol=1e-4)
 
 
 def test_bca_of_a_monotone_transform_is_the_transform_of_bca():

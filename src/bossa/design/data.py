@@ -51,9 +51,7 @@ def _column(name: Any, values: Any) -> pl.Series:
         return values.alias(name)
     if isinstance(values, (str, bytes, Mapping, set)) or not isinstance(values, (list, tuple, range, np.ndarray)):
         if isinstance(values, (str, bytes, Mapping, set, int, float, bool)) or values is None:
-            raise DataError(
-                f"{one(values)} is not a column.", where=where, do="Give a list or an array, one value for each row."
-            )
+            raise DataError(f"{one(values)} is not a column.", where=where, do="Give a list or an array, one value for each row.")
         return _from_foreign_series(name, values)
     if isinstance(values, np.ndarray) and values.ndim != 1:
         raise DataError(f"the array has {values.ndim} axes, a column has one.", where=where)
