@@ -11,6 +11,7 @@ time depends on it. A failed replicate is a row of nan with a code.
 from __future__ import annotations
 
 import pickle
+import sys
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import CancelledError
@@ -69,22 +70,33 @@ def refit(
 
 
 def _blocks(problem: Problem, fit: FitState, plan: Plan, n_jobs: int | None, then: Then | None) -> Iterator[Draws]:
-    from joblib import Parallel, delayed  # the only place that knows joblib
-
     common = (evolve(problem, data=None, encoder=None), fit, plan, then)
     name = chosen()  # here: joblib may ask for the later tasks in a thread of its own
     done = lost = 0
     while done < plan.blocks:
         shared = Shared(common)
-        tasks = (delayed(_on_engine)(name, _block, shared, i) for i in range(done, plan.blocks))
+        tasks = ((_on_engine, (name, _block, shared, i)) for i in range(done, plan.blocks))
         try:
-            for block in Parallel(n_jobs=n_jobs, return_as="generator")(tasks):
+            for block in _results(tasks, n_jobs):
                 yield block
                 done += 1
         except CancelledError:  # the only worker that had what the blocks share is gone: from the next block on, with a parcel of its own
             lost += 1
             if lost == CHANCES:
                 raise
+
+
+def _results(tasks: Iterable[tuple[Callable[..., Any], tuple]], n_jobs: int | None) -> Iterator[Any]:
+    """What each (function, arguments) gives, in order, under the user's joblib backend: the only place that knows joblib.
+
+    Who has not imported it has chosen no backend, and one worker does not wait for it to load.
+    """
+    if n_jobs in (None, 1) and "joblib" not in sys.modules:
+        yield from (function(*args) for function, args in tasks)
+        return
+    from joblib import Parallel, delayed
+
+    yield from Parallel(n_jobs=n_jobs, return_as="generator")(delayed(function)(*args) for function, args in tasks)
 
 
 class Shared:
@@ -214,7 +226,5 @@ def failures(draws: Draws) -> dict[str, int]:
 
 def each(function: Callable[[Any], Any], items: Iterable[Any], n_jobs: int | None = None) -> Iterator[Any]:
     """function(item) of every item, in order, under the user's joblib backend; both must pickle."""
-    from joblib import Parallel, delayed
-
     name = chosen()
-    yield from Parallel(n_jobs=n_jobs, return_as="generator")(delayed(_on_engine)(name, function, item) for item in items)
+    yield from _results(((_on_engine, (name, function, item)) for item in items), n_jobs)

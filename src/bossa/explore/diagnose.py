@@ -17,7 +17,6 @@ from ..kernels import linalg
 from ..kernels.intervals import f_tail
 from ..state.design import Problem
 from ..state.fit import FitState
-from . import varying
 
 FITTED_EXACTLY = 1e-10  # 1 − leverage below this: the row is reproduced whatever its response
 
@@ -38,6 +37,8 @@ def leverage(problem: Problem, fit: FitState) -> np.ndarray:
     if design.random is not None:
         if not is_linear(problem):
             raise Refused("the leverage of a generalized mixed model is not defined.", where="leverage", do="Use the residuals.")
+        from . import varying  # here: no other model waits for it
+
         h = varying.own_variances(problem, fit)
         return h if design.weights is None else h * design.weights
     h = linalg.leverage(problem.design.X, factor(problem, fit), fit.working)
@@ -166,6 +167,8 @@ def diagnostics(problem: Problem, fit: FitState) -> dict[str, float | int | None
         return row | _explained(problem, fit, n, rank, intercept)
     pearson = pearson_residuals(problem, fit)
     if problem.design.random is not None:
+        from . import varying
+
         return row | {"dispersion": fit.dispersion, "pearson_chisq": _total(problem, pearson)} | varying.shares(problem, fit)
     row |= {"df_null": n - intercept, "dispersion": fit.dispersion, "pearson_chisq": _total(problem, pearson)}
     if fit.null_deviance:

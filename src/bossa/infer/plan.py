@@ -21,7 +21,6 @@ from attrs import evolve, frozen
 
 from ..errors import Refused, UnknownOption
 from ..estimate import registry
-from ..estimate.lmm import rows_and_counts
 from ..estimate.random import term_factors
 from ..kernels.counts import row_counts
 from ..kernels.linalg import leverage, triangular
@@ -343,6 +342,8 @@ def expanded(problem: Problem, fit: FitState, groups: np.ndarray | None) -> tupl
 
     random = design.random
     if random is not None:
+        from ..estimate.lmm import rows_and_counts  # here: no other model waits for it
+
         whole = rows_and_counts(design)[1] is not None
         random = evolve(random, terms=tuple(_repeated(t, index, copy if whole else None) for t in random.terms))
     changes: dict[str, Any] = {"y": some(design.y), "weights": some(design.weights), "offset": some(design.offset)}

@@ -18,7 +18,6 @@ import numpy as np
 
 from ..errors import NotYet, Refused
 from ..estimate.random import term_factors
-from ..explore import conditional, varying
 from ..explore.diagnose import is_linear
 from ..kernels.streams import entropy, stream
 from ..state.design import Problem
@@ -64,6 +63,8 @@ def mixed_se(problem: Problem, fit: FitState, target: Target, J: Floats, new_res
             where="infer()",
             do="Use how='boot', or predict(varying='exclude').",
         )
+    from ..explore import conditional, varying  # here: no other model waits for them
+
     if rows is None:
         rows = conditional.unknown_groups(problem, target.labels)
     ok = np.isfinite(J).all(axis=1) & np.all([np.isfinite(Z).all(axis=1) for _, Z in rows], axis=0)
