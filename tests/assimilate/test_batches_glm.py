@@ -15,6 +15,7 @@ import numpy as np
 import polars as pl
 import pytest
 
+from bossa import model
 from bossa.assimilate import batches
 from bossa.assimilate.engine import Motion, Scale, Start, run
 from bossa.assimilate.sites import Rows, laplace_site, site_at
@@ -100,3 +101,12 @@ def test_links_that_are_not_canonical_sweep_to_the_fit(link):
     m = model("y ~ x", data, family="binomial", link=link).fit()
     r = m.infer(how="assim", by="week", sweeps=15)
     np.testing.assert_allclose(r.params["posterior_mean"], m.params["estimate"], atol=1e-9)
+
+
+def test_links_of_limited_range_start_inside_it():
+    rng = np.random.default_rng(5)
+    x, week = rng.normal(size=600), np.arange(600) % 12
+    data = pl.DataFrame({"x": x, "week": week, "y": np.exp(0.3 + 0.5 * x) * rng.gamma(3, 1 / 3, 600)})
+    fit = model("y ~ x", data, family="gamma", link="inverse").fit()
+    r = batches("y ~ x", data, by="week", family="gamma", link="inverse", sweeps=8)
+    np.testing.assert_allclose(r.final_mean, fit.params["estimate"], rtol=1e-9)

@@ -274,3 +274,12 @@ def test_one_call_fits_the_variances_itself(data, formula, family, by):
     np.testing.assert_array_equal(one.covariance, two.covariance)
     assert one.params["term"].to_list() == ["Intercept", "x"]
     assert one.notes == two.notes
+
+
+@pytest.mark.parametrize("by", ["inside", "across"])
+def test_incomplete_rows_of_mixed_streams_are_left_out(data, by):
+    some = data.with_columns(y=pl.when(pl.col("x") > 1).then(None).otherwise(pl.col("y")))
+    m = model("y ~ x + (1 | g)", some).fit()
+    r = m.infer(how="assim", by=by)
+    np.testing.assert_allclose(r.params["estimate"], m.fit_state.coef, atol=1e-10)
+    assert any(("lie inside" if by == "inside" else "span") in note for note in r.inference.notes)

@@ -49,11 +49,28 @@ def test_parts_combined_are_the_whole(prior, cuts):
     np.testing.assert_allclose(together.cov.dense(), whole.cov.dense(), rtol=1e-10)
     assert together.kind == whole.kind
     assert together.df == (None if whole.df is None else pytest.approx(whole.df, abs=1e-9))
-    turned = combine(parts[::-1], prior)
+    turned = combine(parts[::-1])  # parts say themselves what their prior was
     np.testing.assert_allclose(turned.mean, together.mean, rtol=1e-12)
+    np.testing.assert_allclose(turned.cov.dense(), together.cov.dense(), rtol=1e-10)
     if prior is not None and cuts == [20, 30, 100]:
         naive = sum(p.cov.solve(np.eye(3)) for p in parts)
         assert np.abs(np.linalg.inv(naive) / together.cov.dense() - 1).max() > 1e-3
+
+
+def test_parts_with_different_priors_are_not_combined():
+    d, told = simulated(), {"x": normal(0, 1), "sigma": 0.6}
+    first, second = rows(d, np.arange(60)), rows(d, np.arange(60, 120))
+    one = model("y ~ x + z", first, prior=told).fit().infer().posterior
+    for other in (None, {"x": normal(0, 2), "sigma": 0.6}):
+        part = model("y ~ x + z", second, prior=other).fit().infer().posterior
+        with pytest.raises(BossaError, match=r"different priors|some are not"):
+            combine([one, part])
+    part = model("y ~ x + z", second, prior=told).fit().infer().posterior
+    with pytest.raises(BossaError, match="not the prior that the parts had"):
+        combine([one, part], {"x": normal(0, 2), "sigma": 0.6})
+    loose = [model("y ~ x + z", part, prior=normal(0, 1)).fit().infer().posterior for part in (first, second)]
+    with pytest.raises(BossaError, match="units of each part's own σ"):
+        combine(loose)
 
 
 def test_gaussian_parts_of_quadratic_likelihoods_combine_to_rounding():
@@ -157,6 +174,15 @@ def test_groups_alike_have_no_variance():
     fitted = population(marks, "~ z")
     assert fitted.omega[0, 0] == pytest.approx(0, abs=1e-6)
     np.testing.assert_allclose(fitted.posterior.mean, [1, -1], rtol=1e-8)
+
+
+def test_too_few_groups_for_a_variance_are_refused():
+    marks = [model("y ~ x", rows(simulated(seed=s), np.arange(40))).fit().infer().posterior.to_mark(z=0.0) for s in range(3)]
+    with pytest.raises(BossaError, match="apart"):
+        population(marks, "~ z")
+    with pytest.raises(BossaError, match="nothing to estimate"):
+        population(marks[:1])
+    assert population(marks[:1], omega=0.1).posterior.mean.shape == (2,)
 
 
 def test_several_coefficients_and_singular_likelihoods():

@@ -40,7 +40,7 @@ def combine(posteriors: Iterable[Posterior], prior: Any = None) -> Posterior:
     """The posterior given all data, from posteriors of parts of them.
 
     posteriors  each with the same prior; about the same names, in any order
-    prior       that prior: None (flat), bossa.normal(…), {"x": bossa.normal(…)} or a Posterior
+    prior       that prior, for parts that do not say what theirs was: bossa.normal(…), {"x": bossa.normal(…)} or a Posterior
     returns     Gaussian; Student-t where all parts are Student-t's of linear models with a common σ
 
     >>> from bossa import load_dataset, model
@@ -63,7 +63,7 @@ def combine(posteriors: Iterable[Posterior], prior: Any = None) -> Posterior:
         if part.cov is None:
             raise Refused(f"part {i} has draws alone.", where=where, do="Use .gaussian().")
     parts = [p.marginal(names) for p in parts]
-    before = None if prior is None else resolve_prior(prior, names)
+    before = _prior_of(parts, None if prior is None else resolve_prior(prior, names))
     if all(p.kind == "student_t" for p in parts):
         return _combined_t(parts, before)
     if any(p.kind == "student_t" for p in parts):
@@ -78,6 +78,27 @@ def combine(posteriors: Iterable[Posterior], prior: Any = None) -> Posterior:
     return Posterior(
         names=names, mean=op.mv(shift), cov=op, prior=before, notes=(f"combined from {len(parts)} posteriors, their prior counted once",)
     )
+
+
+def _prior_of(parts: list[Posterior], given: Posterior | None) -> Posterior | None:
+    """The prior that all parts had: their own, or the one given where they do not say."""
+    own = [p.prior for p in parts]
+    known = given if given is not None else own[0]
+    if all(_alike(known, one) for one in own if given is None or one is not None):
+        return known
+    if all(p.kind == "student_t" for p in parts) and all(p is None or p.df is None for p in (known, *own)):
+        do = "Give the parts a prior that says what is known of σ ({'x': bossa.normal(0, 1), 'sigma': (2.0, 4.0)}), or use .gaussian()."
+        raise Refused("a prior told in units of each part's own σ is not the same prior.", where="combine()", do=do)
+    what = "the parts had different priors." if given is None else "prior= is not the prior that the parts had."
+    raise DataError(what, where="combine()", do="Fit the parts with one prior; for groups that differ use population().")
+
+
+def _alike(a: Posterior | None, b: Posterior | None) -> bool:
+    """Do two priors say the same?"""
+    if a is None or b is None:
+        return a is b
+    one, other = ((p.cov.solve(np.eye(len(p.mean))), p.mean, p.sigma or 0.0, p.df or 0.0) for p in (a, b))
+    return all(np.allclose(x, y, rtol=1e-9, atol=0) for x, y in zip(one, other))
 
 
 def _precision(H: Floats, where: str) -> covop.PrecisionChol:
@@ -169,7 +190,13 @@ def population(marks: Sequence[Any], formula: str = "~ 1", *, omega: Any = None)
         if part.names != names:
             raise DataError(f"mark {i} is about {', '.join(part.names)}, mark 0 about {', '.join(names)}.", where="population()")
     terms, Z = _covariates([dict(m["event_metadata"]) for m in marks], formula)
-    k = len(names)
+    k, rank = len(names), int(np.linalg.matrix_rank(Z))
+    if rank < Z.shape[1]:
+        what = f"{len(parts)} groups do not tell the covariates ({', '.join(terms)}) apart."
+        raise DataError(what, where=f"population({formula!r})", do="Leave one of them out.")
+    if omega is None and len(parts) <= rank:
+        what = f"{len(parts)} groups and {rank} coefficients of covariates leave nothing to estimate the groups' variance from."
+        raise DataError(what, where=f"population({formula!r})", do="Give more groups, or omega=.")
     A = [np.kron(z[None, :], np.eye(k)) for z in Z]  # θ_j = A_j g, g by term, then by coefficient
     if omega is None:
         omega = _reml(parts, A)

@@ -71,7 +71,7 @@ def known_of(problem: Problem, fit: FitState, by: str, where: str) -> dict[str, 
     random, shape = problem.design.random, {k: v for k, v in fit.aux.items() if k in problem.family.aux}
     if random is None or fit.theta is None or by not in problem.data.columns:
         return {"varying": None, "within": None, "shape": shape}
-    batch = problem.data.get_column(by).rank("dense").fill_null(0).to_numpy()[problem.design.rows]
+    batch = problem.data.get_column(by).rank("dense").fill_null(0).to_numpy()
     whole = rows_and_counts(problem.design)[1] is not None
     within = within_of(problem.encoder, random, fit, batch, whole)
     if within is None and whole:

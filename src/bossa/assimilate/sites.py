@@ -342,13 +342,21 @@ def _scored(rows: Rows, family: Any, link: Any, beta: Floats) -> tuple[Floats, F
 
 
 def _start(rows: Rows, U: Floats, d: Floats, family: Any, link: Any) -> Floats:
-    """The forecast mean where it is proper, else one weighted fit to the family's starting means."""
+    """The first of these that is inside the link's range: the forecast mean where it is proper; a fit to the family's starting means, then
+    one weighted as scoring would; the response's mean in every row; 0.
+    """
     found = known(U, d)
     if found.rank == len(d) and math.isfinite(loglik_of(rows, family, link, found.mean)):
         return found.mean
-    eta = link.link(family.start(rows.y, rows.weights))
-    eta = eta if rows.offset is None else eta - rows.offset
-    beta = np.linalg.lstsq(np.vstack((U, rows.X)), np.concatenate((d, eta)), rcond=1e-10)[0]
-    if math.isfinite(loglik_of(rows, family, link, beta)):
-        return beta
+    mu = family.start(rows.y, rows.weights)
+    offset = 0.0 if rows.offset is None else rows.offset
+    eta = link.link(mu) - offset
+    with np.errstate(divide="ignore", invalid="ignore"):
+        root = np.nan_to_num(np.abs(link.slope(eta + offset)) / np.sqrt(family.variance(mu)), posinf=0.0)
+    level = link.link(np.full(len(mu), np.mean(mu))) - offset
+    even = np.ones(len(mu))
+    for w, prior, shift, aim in ((even, U, d, eta), (root, U, d, eta), (even, U[:0], d[:0], level)):
+        beta = np.linalg.lstsq(np.vstack((prior, rows.X * w[:, None])), np.concatenate((shift, w * aim)), rcond=1e-10)[0]
+        if math.isfinite(loglik_of(rows, family, link, beta)):
+            return beta
     return np.zeros(len(d))
