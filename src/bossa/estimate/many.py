@@ -24,6 +24,7 @@ from attrs import evolve
 from ..errors import BossaError, BossaWarning
 from ..kernels.gram import NOT_CONVERGED, OUT_OF_RANGE
 from ..kernels.seam import chosen, engine
+from ..kernels.threads import one_thread
 from ..state.design import FitOptions, Problem
 from ..state.fit import FitState
 from ..state.plan import Draws, Plan, Replicates
@@ -135,8 +136,8 @@ def _block(shared: Shared, i: int) -> Draws:
 
 
 def _on_engine(name: str, function: Callable[..., Any], *args: Any) -> Any:
-    """function(*args) in a worker, on the engine of the process that asked."""
-    with engine(name):
+    """function(*args) in a worker, on the engine of the process that asked and on one BLAS thread."""
+    with engine(name), one_thread():
         return function(*args)
 
 
