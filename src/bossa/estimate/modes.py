@@ -17,7 +17,9 @@ from attrs import evolve
 
 from ..kernels import blocks
 from ..kernels.gram import FINE
+from ..kernels.groups import Groups
 from ..kernels.pirls import at_x, find_mode
+from ..kernels.replicates import triangles
 from ..kernels.systems import OneFactor
 from ..state.design import Problem
 from ..state.fit import FitState
@@ -51,13 +53,10 @@ def _linear(problem: Problem, replicates: Replicates, draws: Draws, wanted: tupl
     g, residual = lay.first, Y - draws.coef[usable] @ design.X.T
     residual = residual if design.offset is None else residual - design.offset
     residual = residual if weights is None else residual * weights
-    order = np.argsort(g.group, kind="stable")
-    starts = np.searchsorted(g.group[order], np.arange(g.G))
-    sides = np.stack([np.add.reduceat((residual * z)[:, order], starts, axis=1) for z in g.Z], axis=1)
-    T = np.zeros((len(usable), g.k, g.k))
-    T[:, g.rows, g.cols] = theta[:, g.index]
+    sides = Groups(g.group).sums_of_products(residual, g.Z)
+    T = triangles(g.rows, g.cols, g.k, theta[:, g.index])
     M = np.einsum("bia,ijg,bjc->bgac", T, prepared.P.A, T, optimize=True) + np.eye(g.k)
-    u = np.linalg.solve(M, np.einsum("bia,big->bga", T, sides)[..., None])[..., 0]
+    u = np.linalg.solve(M, np.einsum("bia,ibg->bga", T, sides)[..., None])[..., 0]
     b = np.einsum("bac,bgc->bag", T, u)
     out[usable] = [blocks.flatten(lay, one, np.empty(0))[index] for one in b]
 

@@ -19,6 +19,7 @@ from attrs import evolve
 from ..kernels import blocks, profiled
 from ..kernels.blocks import Layout, Products
 from ..kernels.gram import FINE, NOT_CONVERGED
+from ..kernels.groups import Groups
 from ..kernels.optimize import minimize
 from ..kernels.replicates import Block, curvature, evaluate, lmm_many, merged, triangles
 from ..state.design import Design
@@ -73,10 +74,7 @@ def response_block(prepared: Any, F: Floats, Y: Floats, w: Floats | None) -> Blo
     """The cross-products of responses Y (b, n)."""
     P, lay, (b, p) = prepared.P, prepared.layout, (len(Y), F.shape[1])
     g, W = lay.first, Y if w is None else Y * w
-    order = np.argsort(g.group, kind="stable")
-    starts = np.searchsorted(g.group[order], np.arange(g.G))
-    ordered = W[:, order]
-    By = np.stack([np.add.reduceat(ordered * z[order], starts, axis=1) for z in g.Z])
+    By = Groups(g.group).sums_of_products(W, g.Z)
     count = None if P.count is None else np.broadcast_to(P.count, (b, g.G))
     each = W if P.count is None else W * P.count[g.group]
     C = np.empty((b, p + 1, p + 1))

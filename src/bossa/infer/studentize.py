@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from ..kernels.groups import Groups
 from ..state.design import Problem
 from ..state.fit import FitState
 from ..state.plan import BLOCK_CELLS, Draws, Plan
@@ -31,10 +32,9 @@ def studentizers(problem: Problem, fit: FitState, plan: Plan, draws: Draws, grou
     usable = draws.code == 0
     if groups is None or not robust(problem, groups):
         return np.sqrt(np.diag(fit.vcov)), np.asarray(draws.se)[usable]
-    n, order = problem.design.n, np.argsort(groups, kind="stable")
-    starts = np.searchsorted(groups[order], np.arange(int(groups.max()) + 1))
+    n, clusters = problem.design.n, Groups(groups)
     once = np.ones((1, n))
-    own = _clustered(problem, fit, np.asarray(problem.design.y)[None], once, fit.coef[None], (order, starts))[0]
+    own = _clustered(problem, fit, np.asarray(problem.design.y)[None], once, fit.coef[None], clusters)[0]
     rows = []
     for i in range(-(-len(draws.code) // plan.block_size)):
         block = slice(i * plan.block_size, (i + 1) * plan.block_size)
@@ -42,14 +42,14 @@ def studentizers(problem: Problem, fit: FitState, plan: Plan, draws: Draws, grou
         for some in np.array_split(good, -(-len(good) * n // BLOCK_CELLS)) if len(good) else ():
             y = np.asarray(problem.design.y)[None] if replicates.y is None else replicates.y[some]
             freq = once if replicates.freq is None else replicates.freq[some]
-            rows.append(_clustered(problem, fit, y, freq, coef[some], (order, starts)))
+            rows.append(_clustered(problem, fit, y, freq, coef[some], clusters))
     return own, np.concatenate(rows)
 
 
-def _clustered(problem: Problem, fit: FitState, y: Floats, freq: Floats, coef: Floats, sorting: tuple[np.ndarray, np.ndarray]) -> Floats:
-    """Cluster-robust standard errors (b, p) at coef (b, p).   y, freq (b or 1, n);   sorting: rows by group, and where each group begins"""
+def _clustered(problem: Problem, fit: FitState, y: Floats, freq: Floats, coef: Floats, clusters: Groups) -> Floats:
+    """Cluster-robust standard errors (b, p) at coef (b, p).   y, freq (b or 1, n)"""
     design, family = problem.design, problem.family.fitted(fit.aux)
-    X, (order, starts) = design.X, sorting
+    X = design.X
     eta = coef @ X.T
     if design.offset is not None:
         eta += design.offset
@@ -60,7 +60,7 @@ def _clustered(problem: Problem, fit: FitState, y: Floats, freq: Floats, coef: F
     W = slope**2 / family.variance(mu) * copies * freq
     b, p = coef.shape
     bread = (W @ (X[:, :, None] * X[:, None, :]).reshape(len(X), p * p)).reshape(b, p, p)
-    sums = np.stack([np.add.reduceat((score * X[:, j])[:, order], starts, axis=1) for j in range(p)], axis=1)
+    sums = clusters.sums_of_products(score, X.T).swapaxes(0, 1)
     with np.errstate(divide="ignore", invalid="ignore"):
         moved = np.linalg.solve(bread, sums)
-    return np.sqrt((moved**2 * freq[:, order[starts]][:, None, :]).sum(axis=2))
+    return np.sqrt((moved**2 * freq[:, clusters.first][:, None, :]).sum(axis=2))

@@ -17,9 +17,10 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from attrs import frozen
+from attrs import converters, field, frozen
 
 from ..types import Array, Floats, Ints
+from .groups import Groups
 
 CANCELLED = 1e-6  # ‖r‖²/‖e‖² below which the difference ‖e‖² − ‖Qᵀe‖² is formed from the residuals themselves
 IN_CACHE = 65_536  # numbers that are rearranged and multiplied at a time (half a MB)
@@ -42,7 +43,7 @@ class Pivots:
     effect: Array
     df: float
     spread: Array | None = None
-    clusters: Array | None = None
+    clusters: Groups | None = field(default=None, converter=converters.optional(Groups))
 
     def of_orders(self, order: Ints) -> Floats:
         """t* with the residuals in each order.   order (m, n) → (m, K)"""
@@ -67,9 +68,7 @@ class Pivots:
             np.subtract(E, pulls, out=pulls)
             pulls *= self.spread[k]
             if self.clusters is not None:
-                order = np.argsort(self.clusters, kind="stable")
-                starts = np.flatnonzero(np.diff(self.clusters[order], prepend=-1))
-                pulls = np.add.reduceat(pulls[:, order], starts, axis=1)
+                pulls = self.clusters.sums(pulls)
             variance = np.einsum("bi,bi->b", pulls, pulls)
         with np.errstate(divide="ignore", invalid="ignore"):
             return (P @ self.effect[k]) / np.sqrt(variance)

@@ -20,6 +20,7 @@ import numpy as np
 from attrs import frozen
 
 from ..types import Array, Floats, Ints
+from .groups import Groups
 from .linalg import row_blocks, upper
 
 HC_KINDS = ("HC0", "HC1", "HC2", "HC3", "HC4")
@@ -188,10 +189,7 @@ def _adjusted_clusters(
     """Of each cluster its rows, Q, W Φ Q and A W Q."""
     omega = _omega(X, inverse, weights, phi)
     own_weights = weights is not None and phi is None  # otherwise W Φ = 1
-    order = np.argsort(codes, kind="stable")
-    ends = np.cumsum(np.bincount(codes))
-    for start, end in zip([0, *ends], ends):
-        rows = order[start:end]
+    for rows in Groups(codes).rows:
         Q = X[rows] @ inverse
         WQ = Q if weights is None else Q * weights[rows, None]
         V = WQ if own_weights else Q
@@ -226,8 +224,7 @@ def cluster_residuals(Q: Floats, residuals: Floats, codes: Ints) -> Floats:
     Source: Bell & McCaffrey (2002); MacKinnon, Nielsen & Webb (2023) for their use in the wild bootstrap.
     """
     out = np.array(residuals, dtype=float)
-    order = np.argsort(codes, kind="stable")
-    for rows in np.split(order, np.cumsum(np.bincount(codes))[:-1]):
+    for rows in Groups(codes).rows:
         U, s, _ = np.linalg.svd(Q[rows], full_matrices=False)
         out[rows] += U @ ((_inverse_root(1.0 - s**2) - 1.0) * (U.T @ out[rows]))
     return out

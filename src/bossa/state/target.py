@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 from attrs import evolve, field, frozen
 
+from ..kernels.groups import Groups
 from .fields import array, check_axes
 
 
@@ -145,9 +146,8 @@ def add_by_cell(total: np.ndarray, values: np.ndarray, block: RowBlock) -> None:
     if (cell == cell[0]).all():
         total[..., cell[0]] += values.sum(axis=-1)
         return
-    order = np.argsort(cell, kind="stable")
-    starts = np.flatnonzero(np.diff(cell[order], prepend=-1))
-    total[..., cell[order][starts]] += np.add.reduceat(values[..., order], starts, axis=-1)
+    cells = Groups(cell)
+    total[..., cell[cells.first]] += cells.sums(values)
 
 
 def add_gradient(total: np.ndarray, X: np.ndarray | None, values: np.ndarray, block: RowBlock) -> None:
