@@ -35,7 +35,7 @@ from .kernels.intervals import t_limits, t_tail
 from .kernels.streams import entropy, stream
 from .state.design import Problem
 from .state.distributions import Column, Factor
-from .state.fields import choice, integer
+from .state.fields import choice, integer, workers
 from .state.fit import FitState
 from .state.inference import InferenceState
 from .state.plan import Plan
@@ -63,7 +63,7 @@ class Settings:
     alpha: float = field(default=0.05, validator=_level)
     options: Mapping[str, Any] = field(factory=dict)
     design: str = choice("new", among=("new", "fixed"))
-    n_jobs: int | None = None
+    n_jobs: int | None = workers()
 
 
 @frozen(kw_only=True, eq=False)
@@ -112,8 +112,10 @@ def _options(settings: Settings) -> dict[str, Any]:
     known = {f.name for f in attrs.fields(find_backend(settings.how).options)}
     if "seed" in options or "n_jobs" in options:
         raise OptionError("seed and n_jobs belong to simulate().", where="simulate(options=)", do="Give them there.")
+    if "conf_level" in options:
+        raise OptionError("intervals have level 1 - alpha.", where="simulate(options=) conf_level=", do="Give simulate(alpha=).")
     if "conf_level" in known:
-        options.setdefault("conf_level", 1 - settings.alpha)
+        options["conf_level"] = 1 - settings.alpha
     if "progress" in known:
         options.setdefault("progress", False)
     read_options(settings.how, options)
@@ -351,7 +353,8 @@ def wilson(hits: np.ndarray, n: int, level: float = 0.95) -> tuple[Floats, Float
     z, rate = NormalDist().inv_cdf((1 + level) / 2), hits / n
     centre = (rate + z**2 / (2 * n)) / (1 + z**2 / n)
     half = z / (1 + z**2 / n) * np.sqrt(rate * (1 - rate) / n + z**2 / (4 * n**2))
-    return np.maximum(centre - half, 0.0), np.minimum(centre + half, 1.0)
+    lower, upper = np.maximum(centre - half, 0.0), np.minimum(centre + half, 1.0)
+    return np.where(hits == 0, 0.0, lower), np.where(hits == n, 1.0, upper)  # exactly, which rounding misses
 
 
 def _warn(failed: Counter[str], replicates: int, labels: Mapping[str, Any]) -> None:

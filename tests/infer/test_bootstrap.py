@@ -475,7 +475,7 @@ def test_the_scheme_that_auto_stands_for_is_shown():
         ("y ~ x", {}, "case", "draws rows with replacement"),
         ("y ~ x", {"cluster": "s"}, "group", "draws whole groups with replacement"),
         ("y ~ x", {"cluster": "s", "scheme": "case"}, "group", "draws whole groups with replacement"),
-        ("y ~ x", {"cluster": "s", "scheme": "bayes"}, "bayes", "weighs rows, or whole groups where there are groups"),
+        ("y ~ x", {"cluster": "s", "scheme": "bayes"}, "bayes", "weighs whole groups by"),
         ("y ~ x + (1 | s)", {}, "parametric", "draws every response from the fitted distribution"),
     ]:
         m = model(formula, d).fit().infer(how="boot", n_boot=20, seed=1, **options)

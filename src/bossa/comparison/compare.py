@@ -15,7 +15,7 @@ import polars as pl
 from attrs import field, frozen
 
 from ..errors import NotYet, OptionError, Refused, UnknownOption
-from ..state.fields import choice, integer
+from ..state.fields import choice, integer, workers
 from .bootstrap import bootstrap_test
 from .drop import without_each
 from .likelihood import one_kind
@@ -43,7 +43,7 @@ class Options:
     drop: str | None = None
     n_boot: int | None = integer(None, minimum=1, optional=True)
     seed: Any = None
-    n_jobs: int | None = None
+    n_jobs: int | None = workers()
 
 
 @frozen(kw_only=True, eq=False)

@@ -127,7 +127,8 @@ def _no_start(problem: Problem) -> FitFailed | OptionError:
         what = f"start= gives means outside ({low:g}, {high:g}), the range of family {problem.family.name!r}."
         return OptionError(what, where="fit()", do="Leave it out, or start nearer.")
     what = f"no coefficients were found for which every mean lies inside ({low:g}, {high:g})."
-    do = f"Use a link that cannot leave that range ({problem.family.canonical!r} or 'log'), or give start=."
+    inside = "'log'" if math.isinf(problem.family.high) else repr(problem.family.canonical)
+    do = f"Use a link that cannot leave that range, {inside}, or give start=."
     return FitFailed(what, where=f"family {problem.family.name!r} with link {problem.link.name!r}", do=do)
 
 

@@ -13,6 +13,7 @@ Source: Davison & Hinkley (1997) ch. 5; Efron & Tibshirani (1993) ch. 11, 13–1
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -25,7 +26,7 @@ from ..kernels import resample
 from ..kernels.intervals import t_limits, t_tail
 from ..kernels.linalg import inverse_factored, leverage, triangular
 from ..state.design import Problem
-from ..state.fields import choice, flag, integer
+from ..state.fields import choice, flag, integer, workers
 from ..state.fit import FitState
 from ..state.inference import InferenceState, ResamplesState, SpreadState
 from ..state.plan import Draws
@@ -61,7 +62,7 @@ class Boot(Common):
     ci_type: str = choice("auto", among=CI_TYPES)
     cluster: str | None = None
     seed: Any = None
-    n_jobs: int | None = None
+    n_jobs: int | None = workers()
     save_resamples: bool = flag(True)
     progress: Any = field(default="auto")
 
@@ -76,6 +77,7 @@ def bootstrap(problem: Problem, fit: FitState, target: Target, options: Boot) ->
     if name == "case" and groups is not None:
         name = "group"
     ci_type = _ci_type(options, name, problem, target)
+    _worth_resampling(problem, fit, name)
     effects = grouped.effects_of(problem, target, name)
     if SCHEMES[name].unit == "response" or problem.design.random is not None:
         problem, fit, groups = expanded(problem, fit, groups)
@@ -120,10 +122,26 @@ def bootstrap(problem: Problem, fit: FitState, target: Target, options: Boot) ->
         interval=asked.carried(interval),
         null=asked.null_shown,
         side=options.alternative,
-        notes=(*_notes(state, chosen.said, ci_type, options.conf_level), *said, *_undefined(undefined, len(coef))),
+        notes=(
+            *_notes(state, chosen.said, ci_type, options.conf_level, options.alternative != "two-sided"),
+            *said,
+            *_undefined(undefined, len(coef)),
+        ),
         options={"n_boot": chosen.n, "scheme": name, "ci_type": ci_type, "cluster": options.cluster, "seed": chosen.seed},
         extra=state,
     )
+
+
+def _worth_resampling(problem: Problem, fit: FitState, scheme: str) -> None:
+    """Refuses where replicates would say nothing, or something else, about the estimate."""
+    where = f"infer(how='boot', scheme={scheme!r})"
+    if problem.prior is not None:
+        if SCHEMES[scheme].unit == "response":
+            what = "new responses are drawn about estimates that the prior has moved already, and it moves their refits again."
+            raise Refused(what, where=where, do="Use scheme='case', or how='posterior'.")
+    elif fit.df_resid <= 0 and (scheme != "parametric" or fit.dispersion_estimated):
+        what = "there are as many coefficients as observations: every replicate that can be fitted gives the same estimates."
+        raise Refused(what, where=where, do="Use fewer terms or more rows.")
 
 
 def usable_coef(draws: Draws, what: str) -> np.ndarray:
@@ -154,7 +172,7 @@ def _ci_type(options: Boot, scheme: str, problem: Problem, target: Target) -> st
             do="Use ci_type='percentile'.",
         )
     if asked == "studentized" and target.steps:
-        raise Refused("ci_type='studentized' is for coefficients.", where=where, do="Use ci_type='bca' or 'percentile'.")
+        raise Refused("ci_type='studentized' is for coefficients.", where=where, do="Use ci_type='basic' or 'percentile'.")
     return asked
 
 
@@ -319,13 +337,23 @@ def _undefined(undefined: np.ndarray, B: int) -> tuple[str, ...]:
     return (f"{rows} row(s) have no value in up to {most} of {B} replicates, and so no limits",) if rows else ()
 
 
-def _notes(state: ResamplesState, said: str, ci_type: str, level: float) -> tuple[str, ...]:
+def _enough(tail: float) -> int:
+    """Replicates of which some twenty lie beyond a limit with this tail area."""
+    return math.ceil(20 / tail / 100) * 100
+
+
+def _notes(state: ResamplesState, said: str, ci_type: str, level: float, one_sided: bool) -> tuple[str, ...]:
     used = int((state.code == 0).sum())
     notes = [
         f"bootstrap: each replicate {said}; {used} refits, seed {state.seed}",
         f"{ci_type} interval, {level:.15g}; p-value from the same tail areas, at least 1/{used + 1}",
         *_left_out(state),
     ]
+    tail = 1 - level if one_sided else (1 - level) / 2
+    if tail * (used + 1) < 1:
+        notes.append(
+            f"{used} replicates do not reach so far out: a limit is no further than the most extreme of them; n_boot={_enough(tail)} do"
+        )
     if state.partial:
         notes.append(f"partial: interrupted after {len(state.code)} of {state.planned} replicates")
     return tuple(notes)

@@ -33,7 +33,7 @@ from ..explore.diagnose import leverage
 from ..kernels.gram import NOT_CONVERGED
 from ..kernels.streams import entropy, stream
 from ..state.design import Problem
-from ..state.fields import choice
+from ..state.fields import choice, workers
 from ..state.fit import FitState
 from ..state.inference import CVState, InferenceState
 from ..state.plan import Plan
@@ -70,7 +70,7 @@ class CrossValidation:
     holdout_group: str | None = None
     refits: str = choice("auto", among=("auto", "exact", "one-step"))
     seed: Any = None
-    n_jobs: int | None = None
+    n_jobs: int | None = workers()
     progress: Any = field(default="auto")
 
 
@@ -168,7 +168,9 @@ class _Work:
                 "groups that a fit has not seen are predicted without their random effects" + ("; known ones with them" if known else "")
             )
         if fit.aux:
-            self.notes.append(f"errors are deviances at the {', '.join(fit.aux)} of the fit to all rows")
+            self.notes.append(
+                f"errors are deviances at the {' and '.join(name for name in fit.aux if not name.endswith('_se'))} of the fit to all rows"
+            )
         if self.one_step:
             why = "" if options.refits == "one-step" else f"more than {MANY_ROWS:,} rows: "
             self.notes.append(f"{why}each is left out by one Newton step from the full fit, not by a refit (refits='exact' does)")

@@ -25,12 +25,12 @@ from typing import Any
 import numpy as np
 from attrs import evolve, field, frozen
 
-from ..errors import BossaWarning, OptionError, Refused
+from ..errors import BossaWarning, FitFailed, OptionError, Refused
 from ..estimate import registry
 from ..estimate.many import each, refit
 from ..kernels.pivots import Pivots
 from ..state.design import Problem
-from ..state.fields import choice, flag, option_owner
+from ..state.fields import choice, flag, option_owner, workers
 from ..state.fit import FitState
 from ..state.inference import InferenceState, ResamplesState
 from ..state.plan import MOST, Plan
@@ -76,7 +76,7 @@ class Perm(Common):
     cluster: str | None = None
     errors: str = choice("iid", among=ERRORS)
     seed: Any = None
-    n_jobs: int | None = None
+    n_jobs: int | None = workers()
     profile_auto: bool = flag(True)
     progress: Any = field(default="auto")
 
@@ -209,9 +209,13 @@ def _parts(given: Setting, L: np.ndarray, values: np.ndarray, asked: int | str) 
     made: list[Part] = []
     ways: dict[tuple[bool, str], list[int]] = {}
     no_null: list[int] = []
+    failed: list[FitFailed] = []
     for k in np.flatnonzero(np.isfinite(values)).tolist():
         if given.scheme == "parametric":
-            made.append(_from_null(given, L[k], values[k], int(asked), k))
+            try:
+                made.append(_from_null(given, L[k], values[k], int(asked), k))
+            except FitFailed as error:
+                failed.append(error)
             continue
         way = _way(given, L[k])
         if way is None:
@@ -226,7 +230,10 @@ def _parts(given: Setting, L: np.ndarray, values: np.ndarray, asked: int | str) 
                 too_many.append((some, possible))
             else:
                 made.append(part)
-    left_out = ["responses permuted: no test of rows that hold the mean"] if no_null else []
+    if failed and not made:
+        raise failed[0]
+    left_out = [f"left out: {len(failed)} row{'s' * (len(failed) > 1)} under whose null no model can be fitted"] if failed else []
+    left_out += ["responses permuted: no test of rows that hold the mean"] if no_null else []
     if too_many and not made:
         raise Refused(
             f"there are {' and '.join(_so_many(*pair) for pair in too_many)}; at most {LARGEST:,} are enumerated.",

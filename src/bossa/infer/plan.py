@@ -45,7 +45,7 @@ SCHEMES: dict[str, Scheme] = {}
 
 
 def scheme(name: str, *, unit: str, said: str) -> Callable:
-    """Register a maker; `said` completes the sentence "Each replicate …"."""
+    """Register a maker; `said` completes the sentence "Each replicate …", with {unit} for "row" or "group", {units} for many of them."""
 
     def register(make: Callable[[Problem, FitState, np.ndarray | None], Draw]) -> Callable:
         SCHEMES[name] = Scheme(name, unit, make, said)
@@ -61,8 +61,10 @@ def plan(problem: Problem, fit: FitState, name: str, n: int, seed: Any, groups: 
     chosen = SCHEMES[name]
     draw = chosen.make(problem, fit, groups)
     seeds = entropy(seed, "infer()")
+    whole = groups is not None or problem.design.random is not None
+    said = chosen.said.format(unit="group" if whole else "row", units="whole groups" if whole else "rows")
     cell = 1 if isinstance(draw, (CaseDraw, GroupDraw)) else 8
-    made = Plan(scheme=name, unit=chosen.unit, n=n, rows=problem.design.n, seed=seeds, draw=draw, said=chosen.said, cell=cell)
+    made = Plan(scheme=name, unit=chosen.unit, n=n, rows=problem.design.n, seed=seeds, draw=draw, said=said, cell=cell)
     return evolve(made, block_size=min(made.block_size, IN_TURN)) if _in_turn(problem, fit) else made
 
 
@@ -254,7 +256,7 @@ def group(problem: Problem, fit: FitState, groups: np.ndarray | None) -> Draw:
     return GroupDraw(_group_codes(problem, groups))
 
 
-@scheme("bayes", unit="row", said="weighs rows, or whole groups where there are groups, by a flat Dirichlet draw")
+@scheme("bayes", unit="row", said="weighs {units} by a flat Dirichlet draw")
 def bayes(problem: Problem, fit: FitState, groups: np.ndarray | None) -> Draw:
     if problem.design.random is not None:
         groups = _group_codes(problem, groups)
@@ -284,7 +286,7 @@ def residual(problem: Problem, fit: FitState, groups: np.ndarray | None) -> Draw
     return ResidualDraw(fit.mu, standard - standard.mean(), None if weights is None else 1 / np.sqrt(weights))
 
 
-@scheme("wild", unit="response", said="flips or scales each residual at random, row by row or group by group")
+@scheme("wild", unit="response", said="flips or scales each residual at random, {unit} by {unit}")
 def wild(problem: Problem, fit: FitState, groups: np.ndarray | None) -> Draw:
     _linear(problem, "wild")
     design, few = problem.design, groups is not None and int(groups.max()) + 1 < 12
@@ -321,7 +323,7 @@ def parametric(problem: Problem, fit: FitState, groups: np.ndarray | None) -> Dr
     )
 
 
-@scheme("jackknife", unit="row", said="leaves out one row, or one group where there are groups")
+@scheme("jackknife", unit="row", said="leaves out one {unit}")
 def jackknife(problem: Problem, fit: FitState, groups: np.ndarray | None) -> Draw:
     if groups is not None or problem.design.random is not None:
         return LeaveOut(_group_codes(problem, groups))

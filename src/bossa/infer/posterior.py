@@ -33,7 +33,7 @@ from ..kernels.linalg import cholesky_factor
 from ..kernels.response import bend, make_response
 from ..kernels.streams import entropy, stream
 from ..state.design import Design, Problem
-from ..state.fields import choice, conf_level, integer
+from ..state.fields import choice, conf_level, integer, workers
 from ..state.fit import FitState
 from ..state.inference import EffectsState, InferenceState, JointTestState, PredictionState, ResamplesState
 from ..state.posterior import Posterior
@@ -74,7 +74,7 @@ class PosteriorOptions:
     n_draws: int = integer(1000, minimum=2)
     seed: Any = None
     scheme: str = "auto"
-    n_jobs: int | None = None
+    n_jobs: int | None = workers()
     inflate: float = field(default=1.0, validator=_positive)
     shrink: str | None = None
     localization: Any = None

@@ -62,6 +62,8 @@ def profile(problem: Problem, fit: FitState, target: Target, options: Profile) -
     """Likelihood interval of each row of the question, the curves, and intervals of the random effects' spread."""
     L, value = _rows(target, fit)
     cut = float(t_quantile((1 + options.conf_level) / 2, fit.df_resid if fit.estimator == "lm" else np.inf))
+    if not math.isfinite(cut) or math.isnan(fit.dispersion):
+        raise Refused("no degree of freedom is left to tell deviance from noise.", where=WHERE, do="Use fewer terms or more rows.")
     reach = 1.15 * cut if options.threshold is None else max(options.threshold, cut)
     work: Any = {"lmm": _Linear, "glmm": _Laplace}.get(fit.estimator, _Plain)(problem, fit)
     curves: list[Curve | None] = []

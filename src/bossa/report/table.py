@@ -67,7 +67,7 @@ COLUMNS: dict[str, Column] = {
     "null_upper": Column("Upper limit of the same interval.", "statistic"),
     "pre": Column("Proportional reduction of error: of cross-validated error by a term; of deviance by a model (`compare`)."),
     "pre_sd": Column("Standard deviation of `pre` over folds."),
-    "replicate": Column("Number of the resample, from 0.", "plain"),
+    "replicate": Column("Number of the resample, from 1.", "plain"),
     "code": Column("0: the refit is usable; otherwise why it is not.", "plain"),
     "df1": Column("Numerator degrees of freedom: how many coefficients are tested at once.", "df"),
     "df2": Column("Denominator degrees of freedom; inf: a χ² test.", "df"),

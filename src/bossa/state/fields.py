@@ -83,6 +83,17 @@ def integer(default: int | None, minimum: int, optional: bool = False) -> Any:
     return attrs.field(default=default, validator=check)
 
 
+def workers() -> Any:
+    """An option that says how many workers, as joblib does: 1, 2, …, or −1 for one per core; None: what the active configuration says."""
+
+    def check(instance: Any, attribute: attrs.Attribute, value: Any) -> None:
+        if value is not None and (isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value == 0):
+            what = f"{attribute.name}={value!r} is not a number of workers."
+            raise OptionError(what, where=option_owner(instance), do="Use 1, 2, …, or -1 for one per core.")
+
+    return attrs.field(default=None, validator=check)
+
+
 def flag(default: bool) -> Any:
     """An option that is True or False."""
 
