@@ -191,6 +191,7 @@ class Model:
             method=spec.method,
             encoder=encoder,
             data=used,
+            source=None if used is self.data else self.data,
             prior=spec.prior,
             options=options,
         )

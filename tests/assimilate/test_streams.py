@@ -467,6 +467,73 @@ def test_transforms_and_levels_are_fixed_when_the_stream_begins():
         r.update(late.filter(pl.col("week") == 4).with_columns(g=pl.lit("c")))
 
 
+def test_batches_without_a_complete_row_are_steps_of_the_drift_all_the_same():
+    rng = np.random.default_rng(4)
+    data = weeks().with_columns(
+        y=pl.when((pl.col("week") == 3) | (pl.col("x") > 1.2)).then(None).otherwise(pl.col("y")),
+        g=pl.when(pl.col("week") == 3).then(pl.lit("never seen")).otherwise(pl.col("g")),
+        k=pl.Series(rng.integers(0, 4, 120)),
+        w=pl.Series(rng.uniform(0.5, 2, 120)),
+    )
+    columns = {"freq_weights": "k", "weights": "w"}
+    once = batches("y ~ x + g", data, by="week", drift=0.1, sigma=1.0, **columns)
+    early = batches("y ~ x + g", data.filter(pl.col("week") < 3), by="week", drift=0.1, sigma=1.0, **columns)
+    later = early.update(data.filter(pl.col("week") >= 3).with_columns(g=pl.col("g").replace("never seen", "a")))
+    fitted = model("y ~ x + g", data, **columns).fit().infer(how="assim", by="week", drift=0.1, sigma=1.0).stream
+    for r in (later, fitted):
+        np.testing.assert_array_equal(r.final_mean, once.final_mean)
+        assert r.batch == once.batch == tuple(range(8))
+    complete = data.filter(pl.col("y").is_not_null() & (pl.col("k") > 0)).height
+    assert any(f"{data.height - complete} rows" in note for note in once.notes)
+    assert once.update(data.filter(pl.col("week") == 5)).diagnostics["chain"] == once.diagnostics["chain"]
+
+
+def test_levels_of_an_ordered_factor_order_the_batches():
+    months = ["jan", "feb", "mar", "apr", "may", "jun", "jul", "aug"]
+    text = weeks(slope=0.2).with_columns(month=pl.col("week").replace_strict(dict(enumerate(months))))
+    data = text.with_columns(pl.col("month").cast(pl.Enum([*months, "sep"])))
+    r, known = (batches("y ~ x", data, by=by, drift=0.1) for by in ("month", "week"))
+    assert r.batch == tuple(months)
+    np.testing.assert_array_equal(r.posterior_mean, known.posterior_mean)
+    early = batches("y ~ x", data.filter(pl.col("week") != 2), by="month", drift=0.1)
+    late = resume(early.to_json()).update(text.filter(pl.col("week") == 2))
+    np.testing.assert_array_equal(late.final_mean, r.final_mean)
+    with pytest.raises(DataError, match=r"'march'.*jan, feb"):
+        r.update(text.head(3).with_columns(month=pl.lit("march")))
+
+
+def test_numbers_in_texts_out_of_their_order_are_said_where_it_matters():
+    data = weeks(T=12).with_columns(name=pl.format("week {}", pl.col("week")))
+    assert any("'week 10' before 'week 2'" in note for note in batches("y ~ x", data, by="name", drift=0.1).notes)
+    assert not any("as text" in note for note in batches("y ~ x", data, by="name").notes)
+    padded = data.with_columns(name=pl.format("week {}", pl.col("week") + 10))
+    assert not any("as text" in note for note in batches("y ~ x", padded, by="name", drift=0.1).notes)
+
+
+def test_what_a_prior_tells_of_sigma_holds_in_streams():
+    data = weeks()
+    told = {"Intercept": normal(0, 2), "x": normal(1, 1), "g[b]": normal(0, 1)}
+    for sigma in (0.8, (0.8, 5.0)):
+        m = model("y ~ x + g", data, prior=told | {"sigma": sigma}).fit()
+        fit, s = m.infer().params, m.infer(how="assim", by="week").params
+        one = batches("y ~ x + g", data, by="week", prior=told | {"sigma": sigma}).params
+        for column in ("estimate", "ci_lower", "ci_upper"):
+            np.testing.assert_allclose(s[column], fit[column], rtol=1e-11)
+            np.testing.assert_allclose(one[column], fit[column], rtol=1e-11)
+        first = batches("y ~ x + g", data.filter(pl.col("week") < 4), by="week", prior=told | {"sigma": sigma}).posterior
+        second = batches("y ~ x + g", data.filter(pl.col("week") >= 4), by="week", prior=first).params
+        np.testing.assert_allclose(second["ci_lower"], fit["ci_lower"], rtol=1e-10)
+
+
+@pytest.mark.parametrize("drift", [0, "ml", discount(0.9)])
+def test_a_lag_of_nothing_is_the_filter_where_sigma_is_learnt(drift):
+    r = batches("y ~ x + g", weeks(), by="week", drift=drift)
+    none, all_, plain = r.trajectory(lag=0), r.trajectory(lag=99), r.trajectory()
+    for column in ("posterior_mean", "posterior_sd", "ci_lower", "ci_upper"):
+        np.testing.assert_allclose(none[column].drop_nulls(), plain[column].drop_nulls(), rtol=1e-11)
+        np.testing.assert_allclose(all_[column].drop_nulls(), r.trajectory(smoothed=True)[column].drop_nulls(), rtol=1e-9)
+
+
 def test_dates_order_batches_and_measure_time():
     from datetime import date, timedelta
 
@@ -634,6 +701,9 @@ def test_a_shape_is_the_fits_and_sweeps_reach_it(response, family):
         ({"alpha": 2}, OptionError, "alpha"),
         ({"order": "replays"}, UnknownOption, "'replay'"),
         ({"sweeps": 1}, OptionError, "sweeps"),
+        ({"keep_rows": True}, OptionError, "keep_rows"),
+        ({"n_particles": 50}, OptionError, "n_particles"),
+        ({"family": "poisson", "sigma0": 2.0}, OptionError, "sigma0"),
         ({"time": "g"}, DataError, "'g'"),
     ],
     ids=str,

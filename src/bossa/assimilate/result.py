@@ -157,7 +157,11 @@ class AssimilationResult:
         """Mean, sd and limits of each state given the batches up to `lag` later."""
         mean, V = monitoring.fixed_lag(self, lag)
         scale = np.sqrt(np.einsum("tii->ti", V))
-        df = np.full(len(mean), np.inf if self.df is None or not len(self.df) else self.df[-1])
+        end = np.minimum(np.arange(len(mean)) + lag, len(mean) - 1)  # σ² too is that of the batches up to there
+        df = np.full(len(mean), np.inf) if self.df is None else self.df[end]
+        if self.solution is not None and len(mean):
+            s2 = self.solution.path.s2
+            scale = scale * np.sqrt(s2[end] / s2[-1])[:, None]
         sd, ci = scale * inflation(df)[:, None], limits_of(mean, scale, df, self.alpha)
         return (mean[:, 0], sd[:, 0], ci[:, 0]) if self.scalar else (mean, sd, ci)
 

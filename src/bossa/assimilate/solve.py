@@ -106,6 +106,7 @@ class AssimState:
     encoder, kept   how new rows become X;  by, time: columns of the batch's id and time;  response in the encoder's spec
     chain    hash of all that has been told, each batch's on the last;  parent_hash: of the posterior before the last batches
     left_out rows that were incomplete, or had weight 0
+    ids      of an ordered factor, in its order; empty: ids are ordered by themselves
     """
 
     kind: str
@@ -122,6 +123,7 @@ class AssimState:
     chain: str = ""
     parent_hash: str | None = None
     left_out: int = 0
+    ids: tuple[str, ...] = ()
     schema: str = "bossa.assimilate/1"
 
 
@@ -195,6 +197,9 @@ def ordered(state: AssimState) -> list[int]:
     if state.options.timed:
         return sorted(index, key=lambda i: state.sites[i].time)
     ids = [s.batch for s in state.sites]
+    if state.ids:
+        place = {name: i for i, name in enumerate(state.ids)}
+        return sorted(index, key=lambda i: place[ids[i]])
     sortable = all(isinstance(b, str) for b in ids) or all(isinstance(b, (int, float)) for b in ids)
     return sorted(index, key=ids.__getitem__) if sortable else index
 

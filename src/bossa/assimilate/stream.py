@@ -20,6 +20,7 @@ from ..design.encode import encode
 from ..design.formula import make_spec, resolve
 from ..errors import DataError, DataWarning, NotYet, OptionError, Refused, UnknownColumn, UnknownOption, warn
 from ..estimate import registry
+from ..estimate.prior import resolve_prior
 from ..kernels.family import resolve_family
 from ..kernels.linalg import independent_columns
 from ..kernels.link import resolve_link
@@ -29,7 +30,7 @@ from ..state.design import Problem
 from ..state.posterior import Posterior
 from ..state.provenance import hash_parts
 from ..state.target import Target
-from ..types import Floats, Ints
+from ..types import Bools, Floats, Ints
 from .cloud import StudentT
 from .codec import from_json
 from .door import number, share, variance, vector
@@ -42,6 +43,7 @@ from .told import columns_read, told
 from .within import Within, grouped, labels_of, met
 
 BACKENDS = ("auto", "kalman", "sqrt", "information", "laplace", "iekf", "ibis", "particle")
+PARTICLES = 1000  # of backend="ibis", unless told
 FEW_ROWS = 30  # below this, plug-in standard errors are said to be too small
 
 
@@ -67,7 +69,7 @@ def batches(
     sweeps: int = 0,
     keep_rows: bool = False,
     backend: str = "auto",
-    n_particles: int = 1000,
+    n_particles: int = PARTICLES,
     seed: Any = None,
     alpha: float = 0.05,
 ) -> AssimilationResult:
@@ -128,7 +130,7 @@ def batches(
         where=where,
         **known,
     )
-    return followed(taken(state, used), None)
+    return followed(taken(state, *rows_with_ids(frame, design.rows, by)), None)
 
 
 def begin(
@@ -149,7 +151,7 @@ def begin(
     varying: Varying | None = None,
     within: Within | None = None,
     backend: str = "auto",
-    n_particles: int = 1000,
+    n_particles: int = PARTICLES,
     seed: Any = None,
     shape: Mapping[str, float] | None = None,
 ) -> AssimState:
@@ -175,12 +177,20 @@ def begin(
         raise OptionError(f"sweeps={sweeps!r} is not a whole number of at least 0.", where=where)
     if plain and sweeps:
         raise OptionError("sweeps= is for generalized linear models; a linear model is exact as it is.", where=where, do="Leave it out.")
+    if keep_rows and plain:
+        raise OptionError("keep_rows= is for generalized linear models; a linear model needs no rows.", where=where, do="Leave it out.")
+    if sigma0 is not None and not loose:
+        raise OptionError(f"sigma0= is for families with a dispersion; {spec.family.name} has none.", where=where, do="Leave it out.")
     if sigma0 is not None and variance(sigma0, "sigma0", where) == 0:
         raise OptionError("sigma0=0 is not a residual sd.", where=where)
     names = tuple(n for n, k in zip(encoder.columns, kept) if k)
+    if plain and isinstance(prior, Mapping) and "sigma" in prior and "sigma" not in names:
+        prior = resolve_prior(prior, names)
     mean, U, flat = read_prior(prior, names, where)
     if isinstance(prior, Posterior) and prior.df is not None and prior.sigma is not None and isinstance(sigma, str) and sigma == "nig":
         sigma, sigma0 = InverseGamma(prior.df / 2, prior.df / 2 * prior.sigma**2), prior.sigma  # conjugate: σ is known as it left off
+    elif plain and isinstance(prior, Posterior) and prior.sigma is not None and isinstance(sigma, str) and sigma == "nig":
+        sigma = prior.sigma  # the posterior before took it as known
     drift = read_drift(drift, names, where)
     random = varying or within
     if plain and random is not None and isinstance(drift, np.ndarray) and isinstance(sigma, (str, InverseGamma)):
@@ -267,8 +277,9 @@ def _backend(asked: Any, plain: bool, where: str) -> str:
 def _check_backend(options: Options, n_particles: Any, seed: Any, random: bool, loose: bool, where: str) -> None:
     """What particles of coefficients need; nothing of it is asked elsewhere."""
     if options.backend == "auto":
-        if seed is not None:
-            raise OptionError("seed= is for backend='ibis'; nothing else is drawn.", where=where, do="Leave it out.")
+        for name, given in (("seed", seed is not None), ("n_particles", n_particles != PARTICLES)):
+            if given:
+                raise OptionError(f"{name}= is for backend='ibis'; nothing else is drawn.", where=where, do="Leave it out.")
         return
     if isinstance(n_particles, bool) or not isinstance(n_particles, (int, np.integer)) or n_particles < 2:
         raise OptionError(f"n_particles={n_particles!r} is not a whole number of at least 2.", where=where)
@@ -416,11 +427,31 @@ def _estimates_read(y: Any, se: Any, vcovs: Any, skip: bool, where: str) -> tupl
 
 
 # ---------------------------------------------------------------- taking batches in
-def taken(state: AssimState, frame: pl.DataFrame) -> AssimState:
-    """The state with the batches of a frame taken in."""
+def rows_with_ids(frame: pl.DataFrame, used: Ints, by: str) -> tuple[pl.DataFrame, Bools | None]:
+    """The rows of a frame that a stream begins with, and which of them (None: none) are incomplete: their batches count, they do not.
+
+    used  (n,) places of the complete rows;  incomplete rows without an id are left out
+    """
+    if len(used) == frame.height or by not in frame.columns:
+        return frame, None
+    blank = np.ones(frame.height, dtype=bool)
+    blank[used] = False
+    rows = np.flatnonzero(~(blank & frame.get_column(by).is_null().to_numpy()))
+    return frame[rows], blank[rows]
+
+
+def taken(state: AssimState, frame: pl.DataFrame, blank: Bools | None = None) -> AssimState:
+    """The state with the batches of a frame taken in.   blank (n,): rows that the model cannot use, whatever is in them"""
     assert state.by is not None
     parts = split(frame, state.by, state.time)
-    rows, known = encoded(state, frame, parts), _hashes(state)
+    kind = frame.schema[state.by]
+    if isinstance(kind, pl.Enum) and not state.sites:
+        state = evolve(state, ids=tuple(kind.categories.to_list()))
+    strange = next((id_ for id_, _, _ in parts if state.ids and id_ not in state.ids), None)
+    if strange is not None:
+        what = f"{state.by!r} began as an ordered factor without this level; it has {', '.join(state.ids)}."
+        raise DataError(what, where=f"batch {strange!r}", do="Declare all levels at the beginning, or give time=.")
+    rows, known = encoded(state, frame, parts, blank), _hashes(state)
     lost = sum(len(index) - len(r.y) for (_, _, index), r in zip(parts, rows) if r.batch not in known)
     state = evolve(state, left_out=state.left_out + lost)
     if state.within is not None:
@@ -515,12 +546,16 @@ def _times(frame: pl.DataFrame, time: str) -> Floats:
     return out
 
 
-def encoded(state: AssimState, frame: pl.DataFrame, parts: Sequence[tuple[Any, float, Ints]]) -> list[Rows]:
-    """The complete rows of each batch as arrays; the whole frame is encoded once."""
+def encoded(state: AssimState, frame: pl.DataFrame, parts: Sequence[tuple[Any, float, Ints]], blank: Bools | None = None) -> list[Rows]:
+    """The complete rows of each batch as arrays; the whole frame is encoded once.   blank: as in `taken`"""
     encoder = state.encoder
+    read = {name: frame.get_column(name).to_numpy() for name in columns_read(encoder) if name in frame.columns}
+    if blank is not None:
+        frame = frame.with_columns(pl.when(~pl.Series(blank)).then(pl.col(name)).otherwise(None).alias(name) for name in read)
     made = encoder.rows(frame)
     y, weights = encoder.response(frame), encoder.prior_weights(frame)
-    freq = _times(frame, encoder.spec.freq_weights) if encoder.spec.freq_weights is not None else None
+    counts = encoder.spec.freq_weights
+    freq = None if counts is None else frame.get_column(counts).cast(pl.Float64).to_numpy()
     ok = made.ok & ~np.isnan(y)
     gone = ~ok
     for values in (weights, freq):
@@ -541,7 +576,6 @@ def encoded(state: AssimState, frame: pl.DataFrame, parts: Sequence[tuple[Any, f
         if bad.any():
             batch = next(batch for batch, _, index in parts if bad[index].any())
             raise DataError(f"a value is {what}.", where=f"batch {batch!r}", do="Leave those rows out.")
-    read = {name: frame.get_column(name).to_numpy() for name in columns_read(encoder) if name in frame.columns}
     out = []
     hashes = hash_parts(read, [index for _, _, index in parts])
     for (batch, when, index), hashed in zip(parts, hashes):

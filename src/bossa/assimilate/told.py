@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from typing import Any
 
 import numpy as np
@@ -82,7 +83,7 @@ def told(state: AssimState, target: Target | None, extend: Any) -> AssimilationR
         n=np.array([s.n for s in solution.sites]),
         alpha=state.options.alpha,
         diagnostics=solution.chosen | {"n_batches": T, "n": float(sum(s.n for s in solution.sites)), "chain": state.chain},
-        notes=(*solution.notes, *_left_out(state)),
+        notes=(*solution.notes, *_left_out(state), *_as_text(state)),
         df=p.df,
         covariance=V,
         smoothed_covariance=smoothed_V,
@@ -97,6 +98,19 @@ def told(state: AssimState, target: Target | None, extend: Any) -> AssimilationR
 def _left_out(state: AssimState) -> tuple[str, ...]:
     rows = "1 row that was" if state.left_out == 1 else f"{state.left_out} rows that were"
     return (f"{rows} incomplete, or of weight 0, left out",) if state.left_out else ()
+
+
+def _as_text(state: AssimState) -> tuple[str, ...]:
+    """Where the order of batches counts, and ids with numbers in them are out of the numbers' order."""
+    options, ids = state.options, sorted(s.batch for s in state.sites if isinstance(s.batch, str))
+    still = isinstance(options.drift, str) and options.drift == "none"
+    if still or options.timed or options.order == "append" or state.ids or len(ids) < len(state.sites):
+        return ()
+    natural = sorted(ids, key=lambda text: [int(part) if i % 2 else part for i, part in enumerate(re.split(r"(\d+)", text))])
+    odd = next(((a, b) for a, b in zip(ids, natural) if a != b), None)
+    if odd is None:
+        return ()
+    return (f"batches are in the order of their ids as text: {odd[0]!r} before {odd[1]!r}; number them, or give time=",)
 
 
 def _same(x: Any) -> Any:
@@ -147,7 +161,7 @@ def _last(state: AssimState, solution: Solution, target: Target | None, names: t
         names=names,
         **moments,
         df=float(df) if student else None,
-        sigma=math.sqrt(p.b / p.a) if student and target is None else None,
+        sigma=_sigma_of(state, p, student) if target is None else None,
         prior=prior_of_last(state, solution, target, names),
         log_evidence=float(p.evidence[-1]) if T and options.flat == 0 and math.isfinite(p.evidence[-1]) else None,
         provenance=_provenance(state, solution),
@@ -155,6 +169,14 @@ def _last(state: AssimState, solution: Solution, target: Target | None, names: t
         notes=solution.notes,
     )
     return out
+
+
+def _sigma_of(state: AssimState, path: Any, student: bool) -> float | None:
+    """σ of a linear model: its estimate, or the number that was told; None where a fit's or a pooled one was taken."""
+    if student:
+        return math.sqrt(path.b / path.a)
+    told = state.options.sigma
+    return told if state.kind == "lm" and isinstance(told, float) and state.varying is None and state.within is None else None
 
 
 def prior_of_last(state: AssimState, solution: Solution, target: Target | None, names: tuple[str, ...]) -> Posterior | None:

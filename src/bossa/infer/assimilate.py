@@ -16,8 +16,9 @@ from attrs import evolve, field, frozen
 
 from ..assimilate.mixed import known_of
 from ..assimilate.result import AssimilationResult
-from ..assimilate.stream import BACKENDS, begin, followed, taken
+from ..assimilate.stream import BACKENDS, begin, followed, rows_with_ids, taken
 from ..errors import NotFitted, OptionError, Refused
+from ..estimate.prior import resolve_prior
 from ..state.design import Problem
 from ..state.fields import choice, conf_level, flag, integer
 from ..state.fit import FitState
@@ -72,7 +73,7 @@ def assimilate(problem: Problem, fit: FitState, target: Target, options: Assim) 
         problem.design.kept,
         by=options.by,
         time=options.time,
-        prior=fit.prior if options.prior is None else options.prior,
+        prior=told_prior(problem, fit) if options.prior is None else options.prior,
         sigma=options.sigma,
         sigma0=options.sigma0,
         drift=options.drift,
@@ -86,8 +87,16 @@ def assimilate(problem: Problem, fit: FitState, target: Target, options: Assim) 
         where=where,
         **known_of(problem, fit, options.by, where),
     )
-    result = followed(taken(state, problem.data), target if target.steps else None)
+    whole = problem.data if problem.source is None else problem.source
+    result = followed(taken(state, *rows_with_ids(whole, problem.design.rows, options.by)), target if target.steps else None)
     return inference(problem, target, result)
+
+
+def told_prior(problem: Problem, fit: FitState) -> Posterior | None:
+    """The model's prior; σ in it is what was told of it, not the unit that the fit found for it."""
+    if fit.prior is None or fit.prior.df is not None:
+        return fit.prior
+    return evolve(fit.prior, sigma=resolve_prior(problem.prior, fit.prior.names).sigma)
 
 
 def inference(problem: Problem, target: Target, result: AssimilationResult) -> InferenceState:

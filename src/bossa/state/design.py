@@ -144,6 +144,7 @@ class Problem:
     """A design and how to fit it: all that an estimator or a how needs.
 
     data    polars frame of the rows used, for columns that the design does not hold (clusters, batches); None after `load`
+    source  frame of all rows, where some were left out; None: `data` has them all
     encoder turns any new rows into the same columns
     """
 
@@ -154,5 +155,6 @@ class Problem:
     method: str
     encoder: Any = None
     data: Any = None
+    source: Any = None
     prior: Any = None
     options: FitOptions = field(factory=FitOptions)
