@@ -208,7 +208,7 @@ def test_a_replicate_without_a_level_is_counted_not_returned():
     assert 0.25 < (draws.code == 1).mean() < 0.47
     assert np.isnan(draws.coef[draws.code == 1]).all()
     assert np.isfinite(draws.coef[draws.code == 0]).all()
-    assert many.failures(draws) == {"rank deficient in the replicate": int((draws.code == 1).sum())}
+    assert many.failures(draws.code) == {"rank deficient in the replicate": int((draws.code == 1).sum())}
 
 
 def test_separated_replicates_are_counted_and_said():

@@ -219,9 +219,9 @@ def _joined(blocks: list[Draws], planned: int) -> Draws:
     return Draws(**columns, planned=planned)
 
 
-def failures(draws: Draws) -> dict[str, int]:
-    """How many replicates failed, by reason."""
-    codes, counts = np.unique(draws.code[draws.code != 0], return_counts=True)
+def failures(code: np.ndarray) -> dict[str, int]:
+    """How many replicates failed, by reason.   code (B,)"""
+    codes, counts = np.unique(code[code != 0], return_counts=True)
     return {REASONS[int(c)]: int(k) for c, k in zip(codes, counts)}
 
 

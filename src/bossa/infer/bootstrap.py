@@ -40,6 +40,7 @@ from .studentize import robust, studentizers
 
 CI_TYPES = ("auto", "bca", "percentile", "basic", "studentized")
 FEW_FAILURES = 0.10
+TOO_NARROW = "the numbers describe only the data sets on which the model can be fitted, so intervals are likely too narrow"
 VALUES = 2_000_000  # numbers asked of all replicates at a time (16 MB)
 
 
@@ -110,7 +111,7 @@ def bootstrap(problem: Problem, fit: FitState, target: Target, options: Boot) ->
         scheme=name,
         seed=chosen.seed,
         planned=chosen.n,
-        failed=failures(draws),
+        failed=failures(draws.code),
         spread=spread_limits(problem, fit, draws, options.conf_level, name) if target.kind == "params" else None,
     )
     said = (*(() if effects is None else (grouped.SAID,)), *_studentized(ci_type, problem, groups))
@@ -146,7 +147,7 @@ def _worth_resampling(problem: Problem, fit: FitState, scheme: str) -> None:
 
 def usable_coef(draws: Draws, what: str) -> np.ndarray:
     """Coefficients (B′, p) of the usable replicates; a warning where many are not, an error where fewer than two are."""
-    warn_of_failures(draws, what)
+    warn_of_failures(draws.code, what)
     usable = draws.code == 0
     if usable.sum() < 2:
         raise FitFailed(f"{int(usable.sum())} of {len(usable)} refits are usable.", where="infer()", do="Use how='asymp'.")
@@ -231,7 +232,7 @@ def jackknife(problem: Problem, fit: FitState, target: Target, options: Boot, gr
         scheme="jackknife",
         seed=None,
         planned=units,
-        failed=failures(draws),
+        failed=failures(draws.code),
     )
     notes = [f"jackknife: each of {units} refits {chosen.said}", f"limits and tests: t with {total - 1:g} df"]
     notes += _left_out(state)
@@ -308,16 +309,14 @@ def spread_limits(problem: Problem, fit: FitState, draws: Draws, level: float, s
     return SpreadState(lower=lower, upper=upper, se=se, method=f"boot ({scheme}, percentile)")
 
 
-def warn_of_failures(draws: Draws, what: str) -> None:
-    failed = failures(draws)
-    share = sum(failed.values()) / max(len(draws.code), 1)
+def warn_of_failures(code: np.ndarray, what: str, so: str = TOO_NARROW) -> dict[str, int]:
+    """How many replicates failed, by reason; a warning where they are many.   code (B,);  so: what that does to the numbers"""
+    failed = failures(code)
+    share = sum(failed.values()) / max(len(code), 1)
     if share > FEW_FAILURES:
         reasons = ", ".join(f"{k} {reason}" for reason, k in failed.items())
-        warn(
-            f"{share:.0%} of the {what} failed ({reasons}); the numbers describe only the data sets on which the model can be fitted, "
-            "so intervals are likely too narrow.",
-            ConvergenceWarning,
-        )
+        warn(f"{share:.0%} of the {what} failed ({reasons}); {so}.", ConvergenceWarning)
+    return failed
 
 
 def _studentized(ci_type: str, problem: Problem, groups: np.ndarray | None) -> tuple[str, ...]:

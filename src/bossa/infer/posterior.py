@@ -267,7 +267,7 @@ def _ensemble(problem: Problem, fit: FitState, options: PosteriorOptions) -> Pos
     name = options.scheme if options.scheme != "auto" else "parametric" if problem.design.random is not None else "case"
     chosen = plan(problem, fit, name, options.n_draws, options.seed, None)
     draws = refit(problem, fit, chosen, n_jobs=options.n_jobs)
-    warn_of_failures(draws, "members of the ensemble")
+    warn_of_failures(draws.code, "members of the ensemble")
     members = draws.coef[draws.code == 0]
     mean, cov, samples, said = moments(members, problem.design, options)
     kind = "gaussian" if samples is None else "ensemble"

@@ -17,15 +17,13 @@ from typing import Any
 import numpy as np
 from attrs import frozen
 
-from ..errors import ConvergenceWarning, warn
-from ..estimate.many import failures
 from ..kernels.resample import monte_carlo_se, permutation_p
-from ..state.plan import Draws
-from .bootstrap import FEW_FAILURES
+from .bootstrap import warn_of_failures
 from .shown import Question
 
 STANDS_STILL = 1e-6  # a statistic that varies by less, relative to its size, is not moved by any arrangement
 OFF_CENTRE = 2.0  # standard deviations that rearranged statistics are from 0 where much of the effect stays in place, and at least 1
+TOO_LARGE = "they count as at least as extreme, so p is rather too large than too small"
 NOTHING_LEFT = 1e8  # statistics beyond are ties: no residual is left to judge by
 
 
@@ -78,7 +76,9 @@ def judged(asked: Question, answer: Answer, level: float, seed: Any) -> Verdict:
             still.append(k)
         elif abs(usable.mean()) > max(1.0, OFF_CENTRE * usable.std()):
             off_centre.append(k)
-    failed = _failures(answer) | ({"without a statistic, 0/0": undefined} if undefined else {})
+    failed = warn_of_failures(answer.code, "rearranged data sets", TOO_LARGE)
+    if undefined:
+        failed["without a statistic, 0/0"] = undefined
     notes = _how_judged(answer, level, seed)
     if still:
         notes.append(f"{_named(asked, still)}: p = 1 says nothing, no arrangement changes what is constant where rows move")
@@ -89,16 +89,6 @@ def judged(asked: Question, answer: Answer, level: float, seed: Any) -> Verdict:
     if failed:
         notes.append("counted as at least as extreme: " + ", ".join(f"{n} {reason}" for reason, n in failed.items()))
     return Verdict(p_value=p_value, p_mc_se=mc_se, limits=limits, failed=failed, notes=tuple(notes))
-
-
-def _failures(answer: Answer) -> dict[str, int]:
-    """How many replicates failed, by reason; a warning where they are many."""
-    failed = failures(Draws(coef=answer.draws, sigma=np.zeros(len(answer.code)), code=answer.code))
-    share = sum(failed.values()) / len(answer.code)
-    if share > FEW_FAILURES:
-        what = f"{share:.0%} of the rearranged data sets could not be fitted ({', '.join(f'{n} {why}' for why, n in failed.items())})"
-        warn(f"{what}; they count as at least as extreme, so p is rather too large than too small.", ConvergenceWarning)
-    return failed
 
 
 def _named(asked: Question, rows: list[int]) -> str:
