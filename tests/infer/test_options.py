@@ -1,5 +1,8 @@
 """The door of infer(): hows, options and their values, each mistake with the nearest right one."""
 
+import re
+
+import numpy as np
 import pytest
 
 from bossa import infer as package
@@ -62,3 +65,13 @@ def test_a_planned_how_without_a_module_is_refused_by_name(m, monkeypatch):
     monkeypatch.setitem(package.MODULES, "later", "module_to_come")
     with pytest.raises(NotYet, match="how='later' is not built yet"):
         m.infer("later")
+
+
+@pytest.mark.parametrize("how_and_option", [("perm", "n_perm", "all"), ("cv", "k", "loo")], ids=lambda x: x[1])
+@pytest.mark.parametrize("wrong", ["al", "", True, 2.0, 0, -1, None])
+def test_an_option_that_is_a_number_or_a_word_takes_nothing_else(how_and_option, wrong):
+    how, option, word = how_and_option
+    with pytest.raises(OptionError, match=rf"{option}={re.escape(repr(wrong))} is neither a whole number of at least \d nor '{word}'"):
+        package.read_options(how, {option: wrong})
+    assert getattr(package.read_options(how, {option: word}), option) == word
+    assert getattr(package.read_options(how, {option: np.int64(5)}), option) == 5

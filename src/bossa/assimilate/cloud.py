@@ -27,7 +27,7 @@ from ..kernels.intervals import t_quantile
 from ..kernels.kalman import ScalarPath, filter_scalars
 from ..kernels.particles import RESAMPLING, hypercube, ibis, kish, normalised, weighted_quantile
 from ..kernels.particles import Cloud as After
-from ..types import Floats
+from ..types import Floats, is_number
 from .drift import PRIOR_SD
 
 LOG_2PI = math.log(2 * math.pi)
@@ -63,8 +63,7 @@ def student_t(df: float) -> StudentT:
     >>> student_t(4)
     StudentT(df=4.0)
     """
-    number = isinstance(df, (int, float, np.integer, np.floating)) and not isinstance(df, bool)
-    if not number or not math.isfinite(df) or df <= 0:
+    if not is_number(df) or not math.isfinite(df) or df <= 0:
         raise OptionError(f"df={df!r} is not a positive number.", where="student_t()", do="Use student_t(4), say.")
     return StudentT(float(df))
 

@@ -22,7 +22,7 @@ from ..kernels.intervals import f_tail, t_quantile
 from ..kernels.kalman import ScalarPath, filter_scalar, running_kish, running_median, smooth_scalar
 from ..kernels.particles import RESAMPLING
 from ..kernels.streams import entropy, stream
-from ..types import Floats
+from ..types import Floats, is_number, is_whole
 from .cloud import Cloud, CloudPath, blackwellised, degenerate, drifting, still
 from .result import AssimilationResult
 
@@ -93,7 +93,7 @@ def particle_filter(
     where = "particle_filter()"
     y, se = read_estimates(estimates, standard_errors, where)
     m0, P0 = number(prior_mean, "prior_mean", where), variance(prior_var, "prior_var", where)
-    if isinstance(n_particles, bool) or not isinstance(n_particles, (int, np.integer)) or n_particles < 2:
+    if not is_whole(n_particles) or n_particles < 2:
         raise OptionError(f"n_particles={n_particles!r} is not a whole number of at least 2.", where=where)
     if not 0 <= number(ess_resample_threshold, "ess_resample_threshold", where) <= 1:
         raise OptionError(f"ess_resample_threshold={ess_resample_threshold!r} is not between 0 and 1.", where=where)
@@ -245,8 +245,7 @@ def vector(values: Any, name: str, where: str) -> Floats:
 
 def number(value: Any, name: str, where: str) -> float:
     """A finite number."""
-    ok = isinstance(value, (int, float, np.integer, np.floating)) and not isinstance(value, bool) and math.isfinite(value)
-    if not ok:
+    if not is_number(value) or not math.isfinite(value):
         raise OptionError(f"{name}={value!r} is not a finite number.", where=where)
     return float(value)
 

@@ -24,7 +24,7 @@ from attrs import frozen
 
 from ..errors import OptionError, UnknownOption
 from ..kernels.intervals import f_tail
-from ..types import Floats
+from ..types import Floats, is_number
 
 NODES, SCALAR_NODES = 31, 61  # of a vector, of one number (which costs less): 6 and 10 digits of the evidence
 CLOSE_NODES = 61  # where the batches have placed q: 9 digits of the last state
@@ -45,8 +45,7 @@ def discount(factor: float) -> Discount:
     >>> discount(0.95)
     Discount(factor=0.95)
     """
-    number = isinstance(factor, (int, float, np.integer, np.floating)) and not isinstance(factor, bool)
-    if not number or not 0 < factor <= 1:
+    if not is_number(factor) or not 0 < factor <= 1:
         raise OptionError(f"discount({factor!r}) is not in (0, 1].", where="drift=", do="discount(0.95) forgets 5% per unit of time.")
     return Discount(float(factor))
 
@@ -79,8 +78,7 @@ def read_drift(drift: Any, names: tuple[str, ...], where: str) -> Any:
 
 
 def _variance(value: Any, where: str) -> float:
-    number = isinstance(value, (int, float, np.integer, np.floating)) and not isinstance(value, bool)
-    if not number or not math.isfinite(value):
+    if not is_number(value) or not math.isfinite(value):
         do = "Use a process variance, 'bayes', 'ml', discount(0.95) or {'x': 0.01}."
         raise OptionError(f"drift={value!r} is not a variance.", where=where, do=do)
     if value < 0:

@@ -30,7 +30,7 @@ from ..estimate.prior import resolve_prior
 from ..kernels.streams import entropy, stream
 from ..state.posterior import Posterior
 from ..state.spec import Name
-from ..types import Floats
+from ..types import Floats, is_whole
 
 if TYPE_CHECKING:
     from ..report import plot as drawings
@@ -284,7 +284,7 @@ def calibrated(
     stratum    data ↦ a label: every stratum is judged on its own
     """
     for value, name in ((n_sims, "n_sims"), (draws, "draws")):
-        if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 1:
+        if not is_whole(value) or value < 1:
             raise OptionError(f"{name}={value!r} is not a whole number of at least 1.", where="calibrated()")
     start = entropy(seed)
     ranks, labels = [], []

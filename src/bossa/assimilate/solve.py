@@ -17,10 +17,11 @@ from attrs import evolve, field, frozen
 from ..errors import DataError, OptionError, Refused, UnknownOption
 from ..kernels.kalman import Known, filter_scalars, smooth_scalar
 from ..kernels.pooling import between_variance
+from ..kernels.threads import one_thread
 from ..state.distributions import Normal
 from ..state.fields import array
 from ..state.posterior import Posterior
-from ..types import Floats
+from ..types import Floats, is_number
 from .drift import NODES, SCALAR_NODES, Discount, mixed_evidence, mixed_moments, most_likely, nodes, placed, posterior_weights, root_of
 from .engine import (
     KISH_SIZE,
@@ -59,8 +60,7 @@ def nig(a: float, b: float) -> InverseGamma:
     InverseGamma(a=2.0, b=8.0)
     """
     for name, value in (("a", a), ("b", b)):
-        number = isinstance(value, (int, float, np.integer, np.floating)) and not isinstance(value, bool)
-        if not number or not math.isfinite(value) or value <= 0:
+        if not is_number(value) or not math.isfinite(value) or value <= 0:
             raise OptionError(f"{name}={value!r} is not a positive number.", where="nig()")
     return InverseGamma(float(a), float(b))
 
@@ -181,8 +181,7 @@ def read_sigma(sigma: Any, where: str) -> Any:
         if sigma.lower() not in ("nig", "reml"):
             raise UnknownOption(sigma, ("nig", "reml"), where=where, kind="sigma")
         return sigma.lower()
-    number = isinstance(sigma, (int, float, np.integer, np.floating)) and not isinstance(sigma, bool)
-    if not number or not math.isfinite(sigma) or sigma <= 0:
+    if not is_number(sigma) or not math.isfinite(sigma) or sigma <= 0:
         raise OptionError(
             f"sigma={sigma!r} is not a positive number.", where=where, do="Use 'nig' (unknown), 'reml', nig(a, b) or a number."
         )
@@ -204,6 +203,7 @@ def ordered(state: AssimState) -> list[int]:
     return sorted(index, key=ids.__getitem__) if sortable else index
 
 
+@one_thread()  # small products, many of them
 def solve(state: AssimState) -> Solution:
     """Filter everything that the state holds."""
     order, options = ordered(state), state.options

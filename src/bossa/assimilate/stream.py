@@ -30,7 +30,7 @@ from ..state.design import Problem
 from ..state.posterior import Posterior
 from ..state.provenance import hash_parts
 from ..state.target import Target
-from ..types import Bools, Floats, Ints
+from ..types import Bools, Floats, Ints, is_whole
 from .cloud import StudentT
 from .codec import from_json
 from .door import number, share, variance, vector
@@ -173,7 +173,7 @@ def begin(
         raise OptionError(f"sigma= is for families with a dispersion; {spec.family.name} has none.", where=where, do="Leave it out.")
     if order not in ("replay", "append"):
         raise UnknownOption(order, ("replay", "append"), where=where, kind="order")
-    if isinstance(sweeps, bool) or not isinstance(sweeps, (int, np.integer)) or sweeps < 0:
+    if not is_whole(sweeps) or sweeps < 0:
         raise OptionError(f"sweeps={sweeps!r} is not a whole number of at least 0.", where=where)
     if plain and sweeps:
         raise OptionError("sweeps= is for generalized linear models; a linear model is exact as it is.", where=where, do="Leave it out.")
@@ -281,7 +281,7 @@ def _check_backend(options: Options, n_particles: Any, seed: Any, random: bool, 
             if given:
                 raise OptionError(f"{name}= is for backend='ibis'; nothing else is drawn.", where=where, do="Leave it out.")
         return
-    if isinstance(n_particles, bool) or not isinstance(n_particles, (int, np.integer)) or n_particles < 2:
+    if not is_whole(n_particles) or n_particles < 2:
         raise OptionError(f"n_particles={n_particles!r} is not a whole number of at least 2.", where=where)
     what = "backend='ibis' is for coefficients that stand still"
     if not (isinstance(options.drift, str) and options.drift == "none"):

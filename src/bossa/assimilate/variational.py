@@ -22,7 +22,7 @@ from ..kernels import covop
 from ..kernels.variational import Analysis, Problem, analyse, laplace
 from ..state.posterior import Posterior, describe
 from ..state.provenance import Provenance, digest
-from ..types import Floats
+from ..types import Floats, is_whole
 
 WHERE = "least_squares()"
 ADAPTERS = ("laplace", "gauss_newton")
@@ -81,7 +81,7 @@ def least_squares(
         raise UnknownOption(adapter, ADAPTERS, where=WHERE, kind="adapter")
     if inner not in ("chol", "cg"):
         raise UnknownOption(inner, ("chol", "cg"), where=WHERE, kind="inner")
-    if isinstance(outer, bool) or not isinstance(outer, (int, np.integer)) or outer < 1:
+    if not is_whole(outer) or outer < 1:
         raise OptionError(f"outer={outer!r} is not a whole number of at least 1.", where=WHERE)
     b, letter = np.atleast_1d(np.asarray(start, dtype=float)), "b"
     if b.ndim != 1 or not np.isfinite(b).all():

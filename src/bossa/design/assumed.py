@@ -13,13 +13,12 @@ import numpy as np
 from ..errors import OptionError, UnknownOption, listing
 from ..kernels.scatter import lower_root
 from ..state.design import RETerm
-from ..types import Floats
+from ..types import Floats, is_number
 from .draw import WHERE
 
 
 def finite_number(value: Any, name: str) -> float:
-    number = isinstance(value, (int, float, np.integer, np.floating)) and not isinstance(value, bool)
-    if not number or not np.isfinite(value):
+    if not is_number(value) or not np.isfinite(value):
         do = "Give one number; several are for power=." if np.ndim(value) else ""
         raise OptionError(f"{name}={value!r} is not a finite number.", where=WHERE, do=do)
     return float(value)

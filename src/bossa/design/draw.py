@@ -14,7 +14,7 @@ import polars as pl
 
 from ..errors import DataError, OptionError, UnknownColumn
 from ..state.distributions import Column, Factor, Groups, Normal, Uniform
-from ..types import Ints
+from ..types import Ints, is_number, is_whole
 from .data import as_frame
 
 WHERE = "simulate()"
@@ -24,7 +24,7 @@ def row_count(columns: Mapping[str, Any], n: Any, data: pl.DataFrame | None) -> 
     """How many rows: as n says, the data have, given columns are long, or groups(size=) add up to; all that say so must agree."""
     said: dict[str, int] = {}
     if n is not None:
-        if isinstance(n, bool) or not isinstance(n, (int, np.integer)) or n < 1:
+        if not is_whole(n) or n < 1:
             do = "Give one number; several are for power=." if isinstance(n, (list, tuple, range, np.ndarray)) else ""
             raise OptionError(f"n={n!r} is not a whole number of at least 1.", where=WHERE, do=do)
         said["n="] = int(n)
@@ -77,7 +77,7 @@ def needs(what: Any) -> set[str]:
 
 
 def _column(name: str, what: Any, n: int, rng: np.random.Generator, made: Mapping[str, pl.Series], *, in_blocks: bool) -> pl.Series:
-    if isinstance(what, (int, float, np.integer, np.floating)) and not isinstance(what, bool):
+    if is_number(what):
         return pl.Series(name, np.full(n, what))
     if not isinstance(what, Column):
         if not is_given(what):

@@ -21,7 +21,7 @@ from ..errors import DataError, UnknownOption
 from ..kernels.basis import bspline, natural_spline, orthogonal_poly, poly_columns
 from ..kernels.contrasts import CODINGS
 from ..state.spec import Call, Expr
-from ..types import Array, Floats
+from ..types import Array, Floats, is_number
 
 
 @frozen
@@ -122,7 +122,7 @@ def _signed_rank(x: Floats, state: tuple[Floats, Floats]) -> Floats:
 
 # ---------------------------------------------------------------- polynomials, splines
 def _whole(value: Any, name: str, least: int) -> int:
-    if isinstance(value, bool) or not isinstance(value, (int, float, np.integer, np.floating)) or value != int(value) or value < least:
+    if not is_number(value) or value != int(value) or value < least:
         raise DataError(f"{name}={value!r} is not a whole number of at least {least}.")
     return int(value)
 

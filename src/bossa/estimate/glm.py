@@ -29,7 +29,7 @@ from ..kernels.separation import free_ends, separation
 from ..kernels.shapes import DF_RANGE, THETA_RANGE, negbinomial_theta, t_scale, t_scale_and_df
 from ..state.design import Design, Problem
 from ..state.fit import FitState, Outcome
-from ..types import Bools, Floats
+from ..types import Bools, Floats, is_whole
 from .batched import glm_many
 from .lm import dropped_note
 from .registry import estimator
@@ -95,7 +95,7 @@ def _control(problem: Problem) -> Control:
     options = problem.options
     max_iter = MAX_ITER if options.max_iter is None else options.max_iter
     tol = TOL if options.tol is None else options.tol
-    if isinstance(max_iter, bool) or not isinstance(max_iter, (int, np.integer)) or max_iter < 1:
+    if not is_whole(max_iter) or max_iter < 1:
         raise OptionError(f"max_iter={max_iter!r} is not a whole number of at least 1.", where="fit()")
     if isinstance(tol, bool) or not isinstance(tol, (int, float, np.floating)) or not 0 < tol < 1:
         raise OptionError(f"tol={tol!r} is not between 0 and 1.", where="fit()", do="It is the distance to the maximum in standard errors.")

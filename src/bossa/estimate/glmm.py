@@ -30,7 +30,7 @@ from ..kernels.response import FREE_SCALE, KNOWN_FAMILIES, THIRD, make_response
 from ..kernels.shapes import THETA_RANGE
 from ..state.design import Problem
 from ..state.fit import FitState, Outcome
-from ..types import Floats
+from ..types import Floats, is_whole
 from . import random
 from .glm import _maximise
 from .lm import dropped_note
@@ -111,7 +111,7 @@ def _check(problem: Problem) -> tuple[int, int, float]:
 
 
 def _whole(name: str, value: Any, low: int, high: int) -> int:
-    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or not low <= value <= high:
+    if not is_whole(value) or not low <= value <= high:
         limits = f"from {low} to {high}" if high < 10**9 else f"of at least {low}"
         raise OptionError(f"{name}={value!r} is not a whole number {limits}.", where="fit()", do="Leave it out for the usual one.")
     return int(value)

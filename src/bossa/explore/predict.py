@@ -18,7 +18,7 @@ from ..state.design import Problem
 from ..state.fit import FitState
 from ..state.inference import PredictionState
 from ..state.target import Linear, Target
-from ..types import Floats
+from ..types import Floats, is_whole
 from . import grammar
 from .axes import first_fastest
 from .conditional import names_groups, with_groups
@@ -53,7 +53,7 @@ def predict(
     for given, among, name in ((type, TYPES, "type"), (varying, VARYING, "varying"), (new_levels, NEW_LEVELS, "new_levels")):
         if given not in among:
             raise UnknownOption(given, among, where="predict()", kind=name)
-    if isinstance(n_points, bool) or not isinstance(n_points, (int, np.integer)) or n_points < 1:
+    if not is_whole(n_points) or n_points < 1:
         raise OptionError(f"n_points={n_points!r} is not a whole number of at least 1.", where="predict()")
     grouped = problem.design.random is not None and varying == "include"
     frame, notes = query_rows(problem, newdata, int(n_points)) if isinstance(newdata, str) else (newdata, ())

@@ -20,7 +20,7 @@ from ..state.fields import conf_level
 from ..state.fit import FitState
 from ..state.inference import InferenceState, SimulationState
 from ..state.spec import Call
-from ..types import Floats
+from ..types import Floats, is_whole
 
 VARYING = ("fitted", "sample")
 
@@ -54,7 +54,7 @@ def simulate(problem: Problem, fit: FitState, nsim: int, *, seed: Any = None, va
 
 
 def check_nsim(nsim: Any) -> None:
-    if isinstance(nsim, bool) or not isinstance(nsim, (int, np.integer)) or nsim < 1:
+    if not is_whole(nsim) or nsim < 1:
         raise OptionError(f"nsim={nsim!r} is not a whole number of at least 1.", where="simulate()")
 
 

@@ -16,7 +16,6 @@ from importlib.util import find_spec
 from typing import Any
 
 import attrs
-import numpy as np
 from attrs import frozen
 
 from ..errors import NotYet, OptionError, Refused, UnknownOption
@@ -25,6 +24,7 @@ from ..state.fields import choice, conf_level, option_owner
 from ..state.fit import FitState
 from ..state.inference import InferenceState, JointTestState
 from ..state.target import Target
+from ..types import is_number
 
 # where each how lives; one whose module does not exist yet is refused by name
 MODULES = {
@@ -42,8 +42,7 @@ SIDES = ("two-sided", "less", "greater")
 
 
 def _number_or_none(instance: Any, attribute: attrs.Attribute, value: Any) -> None:
-    number = isinstance(value, (int, float, np.integer, np.floating)) and not isinstance(value, bool)
-    if value is not None and not (number and math.isfinite(value)):
+    if value is not None and not (is_number(value) and math.isfinite(value)):
         raise OptionError(f"{attribute.name}={value!r} is not a finite number.", where=option_owner(instance), do="Use e.g. null=0.")
 
 

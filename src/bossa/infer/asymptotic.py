@@ -24,6 +24,7 @@ from ..state.fields import choice
 from ..state.fit import FitState
 from ..state.inference import InferenceState
 from ..state.target import Target
+from ..types import is_number
 from . import Common, backend, prediction
 from .covariance import DF_RULES, ERRORS, Covariance, covariance, degrees, standard_errors
 
@@ -32,8 +33,7 @@ FLIP = {"two-sided": "two-sided", "less": "greater", "greater": "less"}
 
 
 def _margin(instance: Any, attribute: Any, value: Any) -> None:
-    number = isinstance(value, (int, float, np.integer, np.floating)) and not isinstance(value, bool)
-    if value is not None and not (number and np.isfinite(value) and value > 0):
+    if value is not None and not (is_number(value) and np.isfinite(value) and value > 0):
         raise OptionError(f"delta={value!r} is not a positive number.", where="infer(how='asymp')", do="Give the margin, delta=0.5 say.")
 
 

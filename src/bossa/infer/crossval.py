@@ -33,7 +33,7 @@ from ..explore.diagnose import leverage
 from ..kernels.gram import NOT_CONVERGED
 from ..kernels.streams import entropy, stream
 from ..state.design import Problem
-from ..state.fields import choice, workers
+from ..state.fields import choice, integer, workers
 from ..state.fit import FitState
 from ..state.inference import CVState, InferenceState
 from ..state.plan import Plan
@@ -48,12 +48,6 @@ WHERE = "infer(how='cv')"
 MANY_ROWS = 20_000  # beyond these, leaving one row out of a GLM is one Newton step instead of a refit
 
 
-def _folds_option(instance: Any, attribute: Any, value: Any) -> None:
-    whole = isinstance(value, (int, np.integer)) and not isinstance(value, bool) and value >= 2
-    if value != "loo" and not whole:
-        raise OptionError(f"k={value!r} is neither a number of folds (2 or more) nor 'loo'.", where=WHERE)
-
-
 @frozen(kw_only=True)
 class CrossValidation:
     """Options of how="cv".
@@ -66,7 +60,7 @@ class CrossValidation:
     n_jobs         workers for the refits; None: one, or what `joblib.parallel_config` says; never changes a number
     """
 
-    k: Any = field(default=10, validator=_folds_option)
+    k: Any = integer(10, minimum=2, word="loo", do="Give the number of folds, or 'loo': each row left out alone.")
     holdout_group: str | None = None
     refits: str = choice("auto", among=("auto", "exact", "one-step"))
     seed: Any = None

@@ -25,12 +25,12 @@ from typing import Any
 import numpy as np
 from attrs import evolve, field, frozen
 
-from ..errors import BossaWarning, FitFailed, OptionError, Refused
+from ..errors import BossaWarning, FitFailed, Refused
 from ..estimate import registry
 from ..estimate.many import each, refit
 from ..kernels.pivots import Pivots
 from ..state.design import Problem
-from ..state.fields import choice, flag, option_owner, workers
+from ..state.fields import choice, flag, integer, workers
 from ..state.fit import FitState
 from ..state.inference import InferenceState, ResamplesState
 from ..state.plan import MOST, Plan
@@ -49,13 +49,6 @@ from .verdict import Answer, judged
 ROUNDING = 1e-13  # residuals that small beside the response are none
 
 
-def _number_or_all(instance: Any, attribute: Any, value: Any) -> None:
-    whole = isinstance(value, (int, np.integer)) and not isinstance(value, bool)
-    if not (whole and value >= 1) and value != "all":
-        what = f"{attribute.name}={value!r} is neither a whole number of at least 1 nor 'all'."
-        raise OptionError(what, where=option_owner(instance), do="Use e.g. n_perm=10_000, or n_perm='all' for small designs.")
-
-
 @frozen(kw_only=True)
 class Perm(Common):
     """Options of how="perm".
@@ -70,7 +63,7 @@ class Perm(Common):
     profile_auto  the limits of `varying_spread` of a mixed model, by profile likelihood, come along
     """
 
-    n_perm: Any = field(default=1000, validator=_number_or_all)
+    n_perm: int | str = integer(1000, minimum=1, word="all", do="Use e.g. n_perm=10_000, or n_perm='all' for small designs.")
     scheme: str = choice("auto", among=SCHEMES)
     within: str | None = None
     cluster: str | None = None

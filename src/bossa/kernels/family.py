@@ -24,7 +24,7 @@ import numpy as np
 from attrs import evolve, field, frozen
 
 from ..errors import DataError, OptionError, Refused, UnknownOption
-from ..types import Bools, Floats
+from ..types import Bools, Floats, is_number
 from .link import LINKS, Link
 
 
@@ -574,8 +574,7 @@ def t(df: float | str = 4) -> Family:
 
 
 def _positive(value: Any, name: str, where: str, do: str) -> float:
-    number = isinstance(value, (int, float, np.integer, np.floating)) and not isinstance(value, bool)
-    if not number or not 0 < value < math.inf:
+    if not is_number(value) or not 0 < value < math.inf:
         raise OptionError(f"{name}={value!r} is not a positive number.", where=where, do=do)
     return float(value)
 

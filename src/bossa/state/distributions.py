@@ -11,10 +11,10 @@ from __future__ import annotations
 import math
 from typing import Any
 
-import numpy as np
 from attrs import frozen
 
 from ..errors import OptionError
+from ..types import is_number, is_whole
 
 
 @frozen
@@ -94,8 +94,7 @@ def values(*numbers: float, prob: Any = None, per: str | None = None, within: st
 def groups(count: int, *, size: int | None = None, per: str | None = None, within: str | None = None) -> Groups:
     """A grouping factor of `count` groups, as equal in size as the rows allow; size: rows of each, from which n follows."""
     for value, name in ((count, "count"), (size, "size")):
-        whole = isinstance(value, (int, np.integer)) and not isinstance(value, bool)
-        if not (whole and value is not None and value >= 1) and not (name == "size" and value is None):
+        if not (is_whole(value) and value >= 1) and not (name == "size" and value is None):
             raise OptionError(f"{name}={value!r} is not a whole number of at least 1.", where="groups()")
     if size is not None and (per is not None or within is not None):
         raise OptionError("size= counts rows, which per= and within= share out themselves.", where="groups()", do="Leave size= out.")
@@ -115,8 +114,7 @@ def _levelled(levels: tuple[Any, ...], prob: Any, per: Any, within: Any, where: 
 
 
 def _number(value: Any, name: str, where: str) -> float:
-    number = isinstance(value, (int, float, np.integer, np.floating)) and not isinstance(value, bool)
-    if not number or not math.isfinite(value):
+    if not is_number(value) or not math.isfinite(value):
         raise OptionError(f"{name}={value!r} is not a finite number.", where=where)
     return float(value)
 

@@ -14,6 +14,7 @@ import attrs
 import numpy as np
 
 from ..errors import DataError, OptionError, UnknownOption
+from ..types import is_number, is_whole
 
 
 def _frozen_view(value: Any) -> Any:
@@ -71,14 +72,19 @@ def option_owner(instance: Any) -> str:
     return getattr(type(instance), "owner", type(instance).__name__)
 
 
-def integer(default: int | None, minimum: int, optional: bool = False) -> Any:
-    """An option that takes a whole number of at least `minimum`."""
+def integer(default: int | None, minimum: int, optional: bool = False, word: str | None = None, do: str = "") -> Any:
+    """An option that takes a whole number of at least `minimum`; or None where it is optional; or the word.
+
+    do  advice to who gives something else
+    """
 
     def check(instance: Any, attribute: attrs.Attribute, value: Any) -> None:
-        if optional and value is None:
+        if (optional and value is None) or (isinstance(value, str) and value == word):
             return
-        if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < minimum:
-            raise OptionError(f"{attribute.name}={value!r} is not a whole number of at least {minimum}.", where=option_owner(instance))
+        if not is_whole(value) or value < minimum:
+            number = f"a whole number of at least {minimum}"
+            what = f"{attribute.name}={value!r} is {f'not {number}' if word is None else f'neither {number} nor {word!r}'}."
+            raise OptionError(what, where=option_owner(instance), do=do)
 
     return attrs.field(default=default, validator=check)
 
@@ -87,7 +93,7 @@ def workers() -> Any:
     """An option that says how many workers, as joblib does: 1, 2, …, or −1 for one per core; None: what the active configuration says."""
 
     def check(instance: Any, attribute: attrs.Attribute, value: Any) -> None:
-        if value is not None and (isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value == 0):
+        if value is not None and (not is_whole(value) or value == 0):
             what = f"{attribute.name}={value!r} is not a number of workers."
             raise OptionError(what, where=option_owner(instance), do="Use 1, 2, …, or -1 for one per core.")
 
@@ -113,7 +119,7 @@ def conf_level(value: Any) -> float:
             number = float(text) / (100 if value.strip().endswith("%") else 1)
         except ValueError:
             number = None
-    if isinstance(number, bool) or not isinstance(number, (int, float, np.integer, np.floating)):
+    if not is_number(number):
         number = None
     if number is not None and 50 <= number < 100:  # 1.5 is a slip, not one and a half percent
         number = number / 100

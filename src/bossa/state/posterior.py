@@ -29,7 +29,7 @@ from ..kernels.covop import CovOp
 from ..kernels.intervals import t_quantile
 from ..kernels.resample import percentile_interval
 from ..kernels.streams import entropy, stream
-from ..types import Floats
+from ..types import Floats, is_whole
 from .fields import array, check_axes
 from .provenance import Provenance, digest, hash_array
 
@@ -162,7 +162,7 @@ class Posterior:
     # ---------------------------------------------------------------- draws and densities
     def sample(self, n: int, seed: Any = None) -> Floats:
         """n draws (n, k), before `back`; of kind "samples": its own draws, with replacement."""
-        if isinstance(n, bool) or not isinstance(n, (int, np.integer)) or n < 0:
+        if not is_whole(n) or n < 0:
             raise OptionError(
                 f"n={n!r} is not a whole number of at least 0.", where="sample()", do="sample(1000, seed=1) draws a thousand."
             )
