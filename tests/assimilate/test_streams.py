@@ -534,6 +534,26 @@ def test_a_lag_of_nothing_is_the_filter_where_sigma_is_learnt(drift):
         np.testing.assert_allclose(all_[column].drop_nulls(), r.trajectory(smoothed=True)[column].drop_nulls(), rtol=1e-9)
 
 
+def test_evidences_of_other_data_are_not_compared():
+    data, options = weeks(), {"by": "week", "prior": normal(0, 1), "sigma": 1.0}
+    one = batches("y ~ x", data, **options)
+    assert math.isfinite(one.compare(batches("y ~ 1", data, **options)))
+    others = (
+        batches("x ~ 1", data, **options),
+        batches("y ~ 1", data.with_columns(pl.col("y") * 2), **options),
+        batches("I(y * 2) ~ 1", data, **options),
+        batches("y ~ 1", data.filter(pl.col("x") < 2), **options),
+    )
+    for other in others:
+        with pytest.raises(Refused, match="same response"):
+            one.compare(other)
+    with pytest.raises(Refused, match="same response"):
+        estimates(B_Y, B_SE, **B).compare(estimates(B_Y[::-1], B_SE, **B))
+    assert one.posterior.provenance.verify(data.filter(pl.col("week") == 7), batch=7)
+    with pytest.raises(UnknownOption, match="batch '70'"):
+        one.posterior.provenance.verify(data, batch=70)
+
+
 def test_dates_order_batches_and_measure_time():
     from datetime import date, timedelta
 

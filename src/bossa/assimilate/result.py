@@ -222,8 +222,9 @@ class AssimilationResult:
                 raise Refused(what, where="compare()", do="Give both prior=bossa.normal(0, 2.5), say, and sigma=nig(a, b) or a number.")
         if not (np.isfinite(self.log_evidence) and np.isfinite(other.log_evidence)):
             raise Refused("one of them has no evidence yet.", where="compare()", do="Give both proper priors, and batches of full rank.")
-        if self.batch != other.batch:
-            raise Refused("they have not seen the same batches.", where="compare()", do="Feed both the same.")
+        if self.batch != other.batch or not _same_data(self.state, other.state):
+            what = "they have not seen the same batches, or not the same response, rows and weights of them."
+            raise Refused(what, where="compare()", do="Feed both the same.")
         return self.log_evidence - other.log_evidence
 
     @property
@@ -272,3 +273,21 @@ class AssimilationResult:
         [0.4881]
         """
         return words.of_stream(self)
+
+
+def _same_data(one: Any, other: Any) -> bool:
+    """Are the batches of two states of the same response? As far as they can tell: its name, the rows, their weights and Σ wy²."""
+    if one is None or other is None:
+        return True
+    pairs = [({s.batch: s for s in state.sites}, state.encoder) for state in (one, other)]
+    (a, first), (b, second) = pairs
+    if first is None or second is None:
+        return first is second and all(a[batch].hash == b[batch].hash for batch in a)
+    specs = first.spec, second.spec
+    told = [(str(s.response), s.weights, s.freq_weights) for s in specs]
+    if told[0] != told[1] or any(a[batch].n != b[batch].n for batch in a):
+        return False
+    if any(state.kind != "lm" or state.within is not None for state in (one, other)) or any(s.offset or s.offsets for s in specs):
+        return True
+    squares = [np.array([float(sites[batch].z @ sites[batch].z) + sites[batch].rss for batch in a]) for sites in (a, b)]
+    return bool(np.allclose(squares[0], squares[1], rtol=1e-8))

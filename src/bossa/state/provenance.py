@@ -23,7 +23,7 @@ import numpy as np
 from attrs import field, frozen
 
 from .. import __version__
-from ..errors import DataError, UnknownColumn
+from ..errors import DataError, UnknownOption
 
 HASH = {"type": "string", "pattern": "^[0-9a-f]{64}$"}
 TEXT, MAYBE_TEXT, MAYBE_HASH = {"type": "string"}, {"type": ["string", "null"]}, {"type": ["string", "null"], "pattern": "^[0-9a-f]{64}$"}
@@ -142,13 +142,13 @@ class Provenance:
             )
         return made
 
-    def verify(self, data: Any, batch: str | None = None) -> bool:
+    def verify(self, data: Any, batch: Any = None) -> bool:
         """Are these the data of `batch` (None: the last one)?   data: any frame or a dict of columns"""
         if not self.data_hash:
             raise DataError("it names no data.", where="provenance", do="Fit a model to data; a prior has none.")
-        batch = self.obs_ops_used[-1] if batch is None else batch
+        batch = self.obs_ops_used[-1] if batch is None else str(batch)
         if batch not in self.data_hash:
-            raise UnknownColumn(batch, self.data_hash, where="provenance.verify(batch=…)")
+            raise UnknownOption(batch, self.data_hash, where="provenance.verify()", kind="batch")
         if not self.data_columns:
             raise DataError("its sources have columns of their own.", where="verify()", do="Verify the posterior of each source.")
         columns = {c: data[c] for c in self.data_columns}
