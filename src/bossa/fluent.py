@@ -6,6 +6,7 @@ frame. `_then` is the only place that knows what becomes stale when a stage chan
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import polars as pl
@@ -15,7 +16,7 @@ from . import lazy
 from .design.data import as_frame
 from .design.encode import encode
 from .design.formula import make_spec, resolve, update_formula
-from .errors import DataError, FormulaError, NotFitted, Refused, UnknownOption
+from .errors import DataError, FormulaError, NotFitted, OptionError, Refused, UnknownOption, listing
 from .estimate import registry
 from .infer import further, infer, posterior_of, stream_of
 from .kernels.family import resolve_family
@@ -23,6 +24,7 @@ from .kernels.link import resolve_link
 from .state.design import FitOptions, Problem
 from .state.fit import FitState
 from .state.inference import EffectsState, InferenceState, JointTestState, PredictionState, SimulationState
+from .state.posterior import Posterior
 from .state.spec import Spec
 from .state.target import Target
 
@@ -108,6 +110,16 @@ def _method(method: str | None, spec: Spec, family: Any, link: Any) -> str:
     return method.lower()
 
 
+def _prior_stays(prior: Any, names: tuple[str, ...], formula: str) -> None:
+    """Is every coefficient that a prior names still there?"""
+    told = prior.names if isinstance(prior, Posterior) else [n for n in prior if n != "sigma"] if isinstance(prior, Mapping) else ()
+    gone = [name for name in told if name not in names]
+    if gone:
+        what = f"the model's prior names {listing(gone)}, which {formula!r} does not have."
+        do = "Write model(formula, data, prior=…) anew, with a prior of the coefficients that stay (of a posterior its .marginal([…]))."
+        raise OptionError(what, where="update()", do=do)
+
+
 @frozen(kw_only=True, eq=False, repr=False)
 class Model:
     """A model, its fit, and the last question asked of it. Verbs return new Models; nothing changes in place."""
@@ -168,13 +180,19 @@ class Model:
         max_iter: int | None = None,
         tol: float | None = None,
         start: Any = None,
+        solver: Any = None,
     ) -> Model:
         """Estimate the coefficients.
 
         method     as in model();  nagq 0 fast, 1 Laplace, > 1 adaptive Gauss–Hermite (mixed models)
         max_iter, tol, start   of the search; None: the estimator's own
+        solver     none: a formula's model is solved by its estimator, residuals of one's own by bossa.assimilate.least_squares
         raises     DataError for data the model cannot be fitted to
         """
+        if solver is not None:
+            what, do = f"solver={solver!r} is not for a formula: each kind of model has one way to be solved.", "Leave it out"
+            do = f"{do}, or give residuals of your own to bossa.assimilate.least_squares(residual, jacobian, start, solver=…)."
+            raise Refused(what, where="fit()", do=do)
         if self.data is None:
             raise DataError("there are no data to fit to.", where=f"model({self.spec.formula!r})", do="Give model(formula, data).")
         if self.spec.response is None:
@@ -323,7 +341,10 @@ class Model:
         return self._then(focus_inference=further(problem, self.focus.target, self.focus_inference, batch))
 
     def update(self, formula: str) -> Model:
-        """A new, unfitted model by an edited formula: `m.update(". ~ . - x")`."""
+        """A new, unfitted model by an edited formula: `m.update(". ~ . - x")`.
+
+        The prior stays; one that names a coefficient that leaves is an error.
+        """
         changed = make_spec(
             update_formula(self.spec.formula, formula),
             weights=self.spec.weights,
@@ -337,7 +358,12 @@ class Model:
         changed = evolve(changed, family=self.spec.family, link=self.spec.link, prior=self.spec.prior)
         same_kind = bool(changed.bars) == bool(self.spec.bars)  # a mixed model asked for by ML stays so
         changed = evolve(changed, method=_method(self.spec.method if same_kind else None, changed, changed.family, changed.link))
-        return self._then(spec=changed if self.data is None else resolve(changed, self.data))
+        if self.data is None:
+            return self._then(spec=changed)
+        changed = resolve(changed, self.data)
+        if self.spec.prior is not None:
+            _prior_stays(self.spec.prior, encode(changed, self.data)[1].names, changed.formula)
+        return self._then(spec=changed)
 
     def test(self, *hypotheses: str, errors: str = "iid", cluster: str | None = None, df: str = "auto") -> pl.DataFrame:
         """A joint test of linear hypotheses in words: m.test("x1 - x2 = 0", "x3 = 1"). One row: df1, df2, statistic, p_value."""

@@ -291,6 +291,18 @@ def test_update_keeps_the_prior():
     np.testing.assert_allclose(model("y ~ x + z", d, prior=prior).update(". ~ . - z").fit().params["estimate"], direct, rtol=1e-14)
 
 
+def test_update_says_what_to_do_with_a_prior_of_a_term_that_leaves():
+    m = model("y ~ x + z", simulated(), prior={"x": normal(0, 1), "z": normal(0, 1), "sigma": 1.0})
+    for prior in (m.spec.prior, m.fit().infer().posterior):
+        with pytest.raises(OptionError, match=r"prior names .*z.*, which 'y ~ x' does not have. Write model\("):
+            model("y ~ x + z", simulated(), prior=prior).update(". ~ . - z")
+
+
+def test_a_solver_belongs_to_least_squares():
+    with pytest.raises(Refused, match=r"fit\(\): solver='gauss_newton' is not for a formula.*bossa.assimilate.least_squares\("):
+        model("y ~ x", simulated()).fit(solver="gauss_newton")
+
+
 PRIORS = {
     "by name": {"x": normal(0, 0.1), "z": normal(0, 0.2), "sigma": 0.7},
     "one": {"x": normal(0, 0.1)},
