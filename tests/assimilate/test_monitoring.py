@@ -245,6 +245,29 @@ def test_kish_of_a_vector_is_that_of_its_weights():
         assert r.ess_kish[-1, 1] == pytest.approx((1 - w[0]) ** 2 / (w[1:] @ w[1:]), rel=1e-10)
 
 
+@pytest.mark.parametrize("drift", [0, discount(0.8)])
+def test_weights_of_batches_do_not_depend_on_how_other_coefficients_are_coded(drift):
+    """The slope of x and of x − 190 is one number: what a batch weighs in it is one too, and batches that are alike weigh alike."""
+    data = weeks(3, 8)
+    here, there = (batches(f, data, by="week", drift=drift) for f in ("y ~ x", "y ~ I(x - 190)"))
+    np.testing.assert_allclose(here.ess_kish[:, 1], there.ess_kish[:, 1], rtol=1e-5)
+    w, v = (r.weights()["weight"].to_numpy().reshape(-1, 2) for r in (here, there))
+    np.testing.assert_allclose(w[:, 1], v[:, 1], rtol=1e-5, atol=1e-12)
+    assert (there.ess_kish[1:] > 0.999).all()  # the intercept, far from the data, included
+    assert (there.ess_kish <= np.arange(1, 9)[:, None] + 1e-9).all() or drift != 0
+
+
+def test_weights_of_a_still_vector_are_shares_of_the_variance():
+    """w_j = the variance that batch j's errors give the last mean, over the whole: with P = (Σ XᵀX)⁻¹, (P X_jᵀX_j P)_cc / P_cc."""
+    data = weeks(4, 6)
+    r = batches("y ~ x", data, by="week", sigma=1.0)
+    X = np.column_stack((np.ones(data.height), data["x"]))
+    P = np.linalg.inv(X.T @ X)
+    own = [X[(data["week"] == week).to_numpy()] for week in data["week"].unique(maintain_order=True)]
+    expected = [np.diag(P @ part.T @ part @ P) / np.diag(P) for part in own]
+    np.testing.assert_allclose(r.weights()["weight"].to_numpy().reshape(-1, 2)[1:], expected, rtol=1e-10)
+
+
 def test_effective_sizes_never_look_ahead():
     whole, part = (estimates([1.0, 2.0, 1.5, 1.2][:T], [0.5, 0.1, 0.9, 0.2][:T], prior=normal(0, 1), drift=0.1) for T in (4, 2))
     np.testing.assert_array_equal(whole.ess[:2], part.ess)

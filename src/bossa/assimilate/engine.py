@@ -25,6 +25,7 @@ import numpy as np
 from attrs import evolve, frozen
 
 from ..kernels.kalman import LOG_2PI, Known, Step, known, known_many, look, smooth_back, still, walk, walks, walks_back
+from ..kernels.threads import one_thread
 from ..types import Floats, Ints
 from .sites import Site
 
@@ -544,11 +545,19 @@ def summed(track: Track, sites: Sequence[Site], start: Start, scale: Scale) -> S
 
 
 # ---------------------------------------------------------------- what each batch weighs
+MANY = 32  # coefficients: the fourth moments below take 8 k⁴ bytes
+FAINT = 1e-6  # a motion of less weight than this, at every batch, does not count
+
+
 @frozen(kw_only=True, eq=False)
 class Weighing:
-    """How much of each coefficient's mean is owed to each batch's own estimate of it: Σ w and Σ w², without keeping the weights.
+    """How much of each coefficient's mean is owed to each batch: Σ w and Σ w², without keeping the weights.
 
-    m_t = Σ_j P_t B_{t,j} Λ_j β̂_j + P_t B_{t,0} Λ_0 m_0,   B the product of the steps (I + ΛQ)⁻¹ since j;   w_j = diag(P_t B_{t,j} Λ_j)
+    m_t = Σ_j P A_{t,j} β̂_j + P A_{t,0} m_0,   A_{t,j} = B Λ_j,   B the product of the steps (I + ΛQ)⁻¹ since j. The weights of all batches'
+    estimates in the mean of coefficient c make up matrices that sum to I; in the direction p = P c, in which the other coefficients go
+    along with c as far as all the data know, they are numbers that sum to 1 and do not depend on how the others are coded:
+
+        w_j = pᵀ A_{t,j} p / cᵀ P c;   with one coefficient K_j Π (1 − K);   where nothing moves the share of batch j in the precision
 
     after   (T, N)  weights of N motions after each batch, over which the numbers are averaged; None: there is one
     """
@@ -560,13 +569,20 @@ class Weighing:
     after: Floats | None = None
 
     def found(self, V: Floats) -> tuple[Floats, Floats]:
-        """Kish's (Σw)²/Σw² of the batches, and the prior's weight (T, k).   V (T, k, k) of the one motion"""
+        """Kish's (Σw)²/Σw² of the batches, and the prior's weight (T, k); nan beyond `MANY` coefficients.   V (T, k, k)"""
         T, k = len(self.sites), self.start.k
-        if self.after is None:
-            return self._alone(self.motions[0], V, T)
+        if k > MANY:
+            return np.full((T, k), np.nan), np.full((T, k), np.nan)
+        with one_thread():  # small products, many of them
+            return self._alone(self.motions[0], V, T) if self.after is None else self._averaged(self.after, T)
+
+    def _averaged(self, after: Floats, T: int) -> tuple[Floats, Floats]:
+        k = self.start.k
         kish, prior = np.zeros((T, k)), np.zeros((T, k))
-        for motion, weights in zip(self.motions, self.after.T):
-            some = np.flatnonzero(weights > 1e-17)  # what comes after the last of them does not count
+        counted = np.where(after.max(axis=0) > FAINT, after, 0.0)
+        counted = counted / counted.sum(axis=1, keepdims=True)
+        for motion, weights in zip(self.motions, counted.T):
+            some = np.flatnonzero(weights > FAINT**2)  # what comes after the last of them does not count
             end = int(some[-1]) + 1 if len(some) else 0
             if end:
                 own = tracked(self.sites[:end], self.start, [motion], self.dt[:end])[0].V[:, 0]
@@ -577,23 +593,26 @@ class Weighing:
 
     def _alone(self, motion: Motion, V: Floats, T: int) -> tuple[Floats, Floats]:
         k = self.start.k
-        squares, own = np.zeros((k, k, k)), self.start.U.T @ self.start.U
+        fourth, own = np.zeros((k, k, k, k)), self.start.U.T @ self.start.U  # Σ A ⊗ A; the prior's A
         Lambda = own
         kish, prior = np.full((T, k), np.nan), np.full((T, k), np.nan)
         for t, site in enumerate(self.sites[:T]):
             B = backward(Lambda, motion, float(self.dt[t]))
             if isinstance(B, float):
-                squares, own, Lambda = squares * B**2, own * B, Lambda * B
+                fourth, own, Lambda = (fourth, own, Lambda) if B == 1.0 else (fourth * B**2, own * B, Lambda * B)
             else:
-                squares, own, Lambda = B @ squares @ B.T, B @ own, B @ Lambda
+                moved = B @ (B @ fourth.reshape(k, k**3)).reshape(k**2, k, k)
+                fourth, own, Lambda = moved.reshape(k, k, k, k), B @ own, B @ Lambda
             told = site.J.T @ site.J
             Lambda = Lambda + told
-            squares = squares + told[:, :, None] * told[:, None, :]
+            fourth = fourth + told[:, :, None, None] * told
             P = V[t]
             if np.isnan(P).any():
                 continue
-            prior[t] = np.einsum("ij,ji->i", P, own)
-            second = ((squares @ P[:, :, None])[:, :, 0] * P).sum(axis=1)
+            variance = np.diag(P)
+            prior[t] = ((own @ P) * P).sum(axis=0) / variance
+            pp = (P.T[:, :, None] * P.T[:, None, :]).reshape(k, k * k)
+            second = ((pp @ fourth.reshape(k * k, k * k)) * pp).sum(axis=1) / variance**2
             with np.errstate(divide="ignore", invalid="ignore"):
                 kish[t] = np.where(second > 0, (1 - prior[t]) ** 2 / second, np.nan)
         return kish, prior

@@ -501,10 +501,10 @@ def aci(result: Any) -> pl.DataFrame:
 
 
 def weights(result: Any) -> pl.DataFrame:
-    """Weight of each batch's own estimate of a coefficient in its last mean, and that of the prior (batch null): they sum to 1.
+    """Weight of each batch in the last mean of a coefficient, and that of the prior (batch null): they sum to 1.
 
-    W_j = P_T B_T ⋯ B_{j+1} Λ_j, B = (I + ΛQ)⁻¹; the diagonal is shown (what other coefficients' estimates lend adds up to 0). Of an
-    effect: the weights of the coefficients behind it; of a mixed model: of its fixed effects.
+    Counted along the direction in which the other coefficients go with it (`engine.Weighing`), so they do not depend on how the others are
+    coded. Of an effect: the weights of the coefficients behind it; of a mixed model: of its fixed effects.
     """
     if result.solution is None:
         left = np.cumprod((1 - result.gain)[::-1])[::-1]
@@ -540,10 +540,11 @@ def _weights_given(solution: Any, motion: Motion, V: Floats | None) -> Floats:
     for part, dt in zip(told[1:], solution.dt):
         steps.append(backward(Lambda, motion, float(dt)))
         Lambda = (steps[-1] * Lambda if isinstance(steps[-1], float) else steps[-1] @ Lambda) + part
-    M = np.linalg.inv(Lambda) if V is None else V
+    P = np.linalg.inv(Lambda) if V is None else V
+    M = P
     out = np.empty((len(told), len(Lambda)))
     for t in range(len(told) - 1, -1, -1):
-        out[t] = np.einsum("ij,ji->i", M, told[t])
+        out[t] = ((M @ told[t]) * P.T).sum(axis=1) / np.diag(P)
         if t:
             M = M * steps[t - 1] if isinstance(steps[t - 1], float) else M @ steps[t - 1]
     return out

@@ -394,7 +394,7 @@ def _levels_inside(name: str, values: Mapping[Expr, Value]) -> Levels | None:
 
 
 def _numeric(name: str, dtype: Any, x: Floats, as_factor: Levels | None) -> Variable:
-    blocks = [x[start : start + 16_384] for start in range(0, x.size, 16_384)]  # that stay in cache
+    blocks = [x[start : start + 8192] for start in range(0, x.size, 8192)]  # that stay in cache, and on one BLAS thread
     low = high = float(x[0])
     total = squares = 0.0
     with np.errstate(invalid="ignore", over="ignore"):  # an infinite value is legal where only 1/x is used; a huge one is refused later

@@ -11,13 +11,15 @@ others. `many(problem, plan)` refits a whole plan of replicates at once, where a
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from importlib import import_module
 from typing import Any
 
 from attrs import evolve, fields, frozen
 
 from ..errors import NotYet, OptionError
-from ..state.design import FitOptions, Problem
+from ..kernels.threads import one_thread
+from ..state.design import Design, FitOptions, Problem
 from ..state.fit import FitState
 
 KINDS = {
@@ -27,6 +29,7 @@ KINDS = {
     "glmm": "a generalized linear mixed model",
     "prior": "a model with a prior",
 }
+MANY_COLUMNS, MANY_EFFECTS = 256, 2000
 PLAIN, MIXED = ("lm", "glm", "prior"), ("lmm", "glmm")
 
 
@@ -96,11 +99,18 @@ def _check_options(chosen: Estimator, problem: Problem) -> None:
             raise OptionError(f"{option.name}= has no use for {KINDS.get(chosen.name, chosen.name)}.", where="fit()", do=has)
 
 
+def _small(design: Design) -> bool:
+    """Whether its products are too small to share among BLAS threads: few columns, few random effects but those of the largest term."""
+    beside = [] if design.random is None else sorted(len(t.levels) * len(t.names) for t in design.random.terms)[:-1]
+    return design.X.shape[1] < MANY_COLUMNS and sum(beside) < MANY_EFFECTS
+
+
 def fit(problem: Problem) -> tuple[Problem, FitState]:
     """Fit, and the problem as fitted: only the columns that rank allows, the family with its estimated shape."""
     chosen = choose(problem)
     _check_options(chosen, problem)
-    state = chosen.fit(problem)
+    with one_thread() if _small(problem.design) else nullcontext():
+        state = chosen.fit(problem)
     # the family with its estimated shape (θ of a negative binomial, df of t); `free` is kept, so refits estimate it anew
     family = problem.family.fitted(state.aux) if state.aux else problem.family
     return evolve(problem, design=problem.design.keep(state.kept), family=family), state

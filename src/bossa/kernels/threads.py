@@ -1,4 +1,4 @@
-"""One BLAS thread where many small products are asked for: inside refits, in this process and in workers.
+"""One BLAS thread where many small products are asked for: fits of few columns, streams, and refits, in this process and in workers.
 
 A second thread makes them slower (10,000 linear bootstraps of 1000 × 6: 0.6 s instead of 0.15 s), much slower on a machine with other
 work, and adds in another order, so that the last bit would depend on who computed. Cores are for workers (`n_jobs=`). Needs the optional
