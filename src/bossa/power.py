@@ -14,7 +14,6 @@ from __future__ import annotations
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from importlib import import_module
 from itertools import product
 from statistics import NormalDist
 from typing import Any
@@ -200,7 +199,11 @@ def refitted(people: Population, settings: Settings, options: dict[str, Any], se
     own = reference.rule == "satterthwaite"  # df differ from replicate to replicate
     if (reference.parts is not None and not own) or not fit.kept.all():
         return None
-    then = import_module(f"{__package__}.infer.df").with_satterthwaite if own else None
+    then = None
+    if own:
+        from .infer.df import with_satterthwaite  # brings the mixed-model kernels, which other designs do not need
+
+        then = with_satterthwaite
     draws = refit(fitted, fit, plan, n_jobs=settings.n_jobs, tick=tick, then=then)
     if draws.se is None:
         return None

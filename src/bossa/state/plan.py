@@ -1,4 +1,4 @@
-"""Replicates of one fixed design: a seeded, lazily generated list of re-weightings (frequencies) or new responses.
+"""Replicates of one fixed design: a seeded, lazily generated list of re-weightings (frequencies), new responses, or rearranged residuals.
 
 A resampling method is a plan, not a loop. Block i draws from its own stream, and the block size depends on the number of rows and the
 size of what is drawn for each alone, so the numbers do not depend on the number of workers, the machine, or the memory.
@@ -75,7 +75,7 @@ class Plan:
         return self.draw(stream(self.seed, i), start, min(self.block_size, self.n - start))
 
     def block(self, i: int) -> Replicates:
-        """The data of those replicates."""
+        """The data of those replicates, of a plan of frequencies or responses."""
         return Replicates(y=self.drawn(i)) if self.unit == "response" else Replicates(freq=self.drawn(i))
 
 
