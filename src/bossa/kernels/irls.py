@@ -31,7 +31,9 @@ DIVERGES = 4
 SMALLEST = np.finfo(float).tiny
 BELOW_ONE = 1.0 - 2.0**-53
 NEARLY_ONE = 1.0 - 1e-7
+SLOW = 12  # scoring steps after which those along one direction are summed at once
 DRIFT = 1e-9  # relative change of any weight over the last step: above it H is formed again at the end; a tail at z feels z² times that
+NEAR = 1e-6  # standard errors from the maximum that are no matter where the search has run out of steps
 
 
 @frozen(eq=False)
@@ -104,6 +106,7 @@ def irls(rows: Rows, start: Floats | None = None, control: Control | None = None
 def _search(rows: Rows, point: Point, control: Control) -> Scoring:
     floor = rounding(rows, point.mu)
     distance, before, code, iterations, step = math.inf, math.inf, NOT_CONVERGED, 0, np.zeros(rows.X.shape[1])
+    rate, previous = 0.0, None
     while iterations < control.max_iter:
         iterations += 1
         newton = _solved(point)
@@ -112,9 +115,11 @@ def _search(rows: Rows, point: Point, control: Control) -> Scoring:
             break
         two_before, before = before, distance
         step, distance = newton, math.sqrt(max(float(newton @ point.score), 0.0) / _scale(rows, point, floor))
-        ratio = min(distance / before, 0.99) if before < math.inf else 0.5
+        ratio = min(max(distance / before, rate), 0.99) if before < math.inf else 0.5
         last = distance * ratio / (1 - ratio) <= control.tol or (distance < 1e-6 and distance > 0.9 * two_before)
-        moved = _halved(rows, point, step, last)
+        ahead = 0.0 if previous is None or last or iterations < SLOW else _rate(point, step, previous)
+        rate, previous = (abs(ahead), None) if ahead else (rate, step)
+        moved = _halved(rows, point, step / (1 - ahead), last)
         if moved is None:  # no shorter step is better: at the maximum up to rounding, or stuck at the edge of the range
             code = FINE if distance < 1e-4 else NOT_CONVERGED
             break
@@ -126,7 +131,26 @@ def _search(rows: Rows, point: Point, control: Control) -> Scoring:
         if last or running:
             code = DIVERGES if running else FINE
             break
+    else:  # scoring is slow where the expected information is far from the observed: what is left to go is then no matter
+        code = FINE if distance * ratio / (1 - ratio) < NEAR else NOT_CONVERGED
     return Scoring(point, code, iterations, distance, step)
+
+
+def _rate(point: Point, step: Floats, previous: Floats) -> float:
+    """r of steps along one direction, each r times the one before, whose sum is step/(1 − r); 0 where they are not, or run away (r near 1).
+
+    r < 0: scoring overshoots, because the observed information is larger than the expected.
+
+    Source: Aitken's Δ², along the direction that scoring is slow in.
+    """
+    H = point.information
+    if H is None:
+        return 0.0
+    together, lengths = float(step @ H @ previous), (float(step @ H @ step), float(previous @ H @ previous))
+    if lengths[1] <= 0 or together * together < 0.9 * lengths[0] * lengths[1]:
+        return 0.0
+    r = together / lengths[1]
+    return r if abs(r) > 0.5 and -10 < r < 0.95 else 0.0
 
 
 def evaluate(rows: Rows, coef: Floats, gram: bool = True) -> Point | None:
