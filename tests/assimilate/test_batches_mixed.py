@@ -11,8 +11,10 @@ from scipy import stats
 
 from bossa import load_dataset, model
 from bossa.assimilate import batches, discount, nig, resume
-from bossa.assimilate.mixed import varying_of
-from bossa.assimilate.stream import begin, followed, taken
+from bossa.assimilate.arriving import taken
+from bossa.assimilate.begin import Asked, begin
+from bossa.assimilate.mixed import FromFit, varying_of
+from bossa.assimilate.stream import followed
 from bossa.errors import DataError, NotYet, Refused
 from bossa.state.distributions import normal
 
@@ -77,9 +79,9 @@ def test_both_ways_are_one_posterior(data, slopes):
     options = {"prior": normal(0, 1), "sigma": nig(3, 2), "sigma0": 0.8}
     inside = slopes.infer(how="assim", by="inside", **options).inference.stream
     fit = slopes.fit_state
-    rest = {"by": "inside", "time": None, "drift": 0, "order": "replay", "sweeps": 0, "keep_rows": False, "alpha": 0.05, "where": "here"}
-    varying = varying_of(slopes.design.random, fit.theta, 2, fit.sigma, "here")
-    carried = followed(taken(begin(slopes.encoder, slopes.design.kept, **rest, **options, varying=varying), data), None)
+    asked = Asked(by="inside", where="here", **options)
+    varying = FromFit(varying=varying_of(slopes.design.random, fit.theta, 2, fit.sigma, "here"))
+    carried = followed(taken(begin(slopes.encoder, slopes.design.kept, asked, varying), data), None)
     assert inside.state.within is not None
     np.testing.assert_allclose(carried.posterior_mean, inside.posterior_mean, atol=1e-11)
     np.testing.assert_allclose(carried.posterior_sd, inside.posterior_sd, rtol=1e-10)

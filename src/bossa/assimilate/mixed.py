@@ -12,6 +12,7 @@ Source: Henderson (1950) for the joint equations; Bates et al. (2015) eq. 4 for 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -26,7 +27,7 @@ from ..state.fields import array
 from ..state.fit import FitState
 from ..state.target import Linear, Target
 from ..types import Floats
-from .within import within_of
+from .within import Within, within_of
 
 LARGEST = 1_000  # fixed and random effects of a stream
 
@@ -44,6 +45,15 @@ class Varying:
     @property
     def q(self) -> int:
         return len(self.names)
+
+
+@frozen(kw_only=True, eq=False)
+class FromFit:
+    """What a stream takes from a fit as known: random effects, carried or integrated out, and the shape of the family."""
+
+    varying: Varying | None = None
+    within: Within | None = None
+    shape: Mapping[str, float] = field(factory=dict)
 
 
 def varying_of(random: REStructure, theta: Floats, fixed: int, sigma: float, where: str) -> Varying:
@@ -66,11 +76,11 @@ def varying_of(random: REStructure, theta: Floats, fixed: int, sigma: float, whe
     return Varying(T=T, groups=groups, names=np.array(names, dtype=object), fixed=fixed, sigma=sigma)
 
 
-def known_of(problem: Problem, fit: FitState, by: str, where: str) -> dict[str, Any]:
-    """What a stream takes from a fit as known: its random effects, carried or integrated out, and the shape of its family."""
+def known_of(problem: Problem, fit: FitState, by: str, where: str) -> FromFit:
+    """What a stream whose batches have their ids in column `by` takes from a fit."""
     random, shape = problem.design.random, {k: v for k, v in fit.aux.items() if k in problem.family.aux}
     if random is None or fit.theta is None or by not in problem.data.columns:
-        return {"varying": None, "within": None, "shape": shape}
+        return FromFit(shape=shape)
     batch = problem.data.get_column(by).rank("dense").fill_null(0).to_numpy()
     whole = rows_and_counts(problem.design)[1] is not None
     within = within_of(problem.encoder, random, fit, batch, whole)
@@ -78,7 +88,7 @@ def known_of(problem: Problem, fit: FitState, by: str, where: str) -> dict[str, 
         what = "counts of whole groups, each copy with random effects of its own, cannot be carried where groups span batches."
         raise Refused(what, where=where, do="Repeat the rows with a group for each copy.")
     varying = varying_of(random, np.asarray(fit.theta), len(fit.coef), fit.sigma, where) if within is None else None
-    return {"varying": varying, "within": within, "shape": shape}
+    return FromFit(varying=varying, within=within, shape=shape)
 
 
 def joined(varying: Varying, mean: Floats, U: Floats, drift: Any, weight: float) -> tuple[tuple[str, ...], Floats, Floats, Any]:

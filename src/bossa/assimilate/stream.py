@@ -1,14 +1,12 @@
 """Feed a model batch by batch: `batches` from a frame, `estimates` from numbers, `resume` from what was stored, `extend` by one more.
 
 Columns, levels and what transforms learnt are fixed when the stream begins; a level that appears later is an error unless it was declared
-(`levels=`). A batch is known by its id: the same rows again change nothing, other rows under the same id are an error.
+(`levels=`). What a stream is told is checked in `begin`, how rows become batches is in `arriving`, what they say together in `solve`.
 """
 
 from __future__ import annotations
 
-import hashlib
-import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -20,30 +18,25 @@ from ..design.encode import encode
 from ..design.formula import make_spec, resolve
 from ..errors import DataError, DataWarning, NotYet, OptionError, Refused, UnknownColumn, UnknownOption, warn
 from ..estimate import registry
-from ..estimate.prior import resolve_prior
 from ..kernels.family import resolve_family
 from ..kernels.linalg import independent_columns
 from ..kernels.link import resolve_link
 from ..kernels.pooling import METHODS
-from ..kernels.streams import entropy
 from ..state.design import Problem
-from ..state.posterior import Posterior
-from ..state.provenance import hash_parts
 from ..state.target import Target
-from ..types import Bools, Floats, Ints, is_whole
+from ..types import Floats
+from .arriving import added, plain_id, rows_with_ids, taken
+from .begin import PARTICLES, Asked, begin, check_order
 from .cloud import StudentT
 from .codec import from_json
 from .door import number, share, variance, vector
-from .drift import Discount, read_drift
-from .mixed import Varying, columns, fixed_part, joined, known_of
+from .drift import read_drift
+from .mixed import FromFit, fixed_part, known_of
 from .result import AssimilationResult
-from .sites import Rows, Site, estimate_sites, gaussian_sites, scaled
-from .solve import AssimState, InverseGamma, Options, linearised, read_prior, read_sigma
-from .told import columns_read, told
-from .within import Within, grouped, labels_of, met
+from .sites import estimate_sites
+from .solve import AssimState, Options, read_prior
+from .told import told
 
-BACKENDS = ("auto", "kalman", "sqrt", "information", "laplace", "iekf", "ibis", "particle")
-PARTICLES = 1000  # of backend="ibis", unless told
 FEW_ROWS = 30  # below this, plug-in standard errors are said to be too small
 
 
@@ -103,17 +96,15 @@ def batches(
     frame = as_frame(data)
     spec = resolve(spec, frame)
     encoder, design, used = encode(spec, frame)
-    known: dict[str, Any] = {}
+    fitted = FromFit()
     if spec.bars or family.free:
         method = "reml" if spec.bars and (family.name, spec.link.name) == ("gaussian", "identity") else "ml"
         problem = Problem(design=design, spec=spec, family=family, link=spec.link, method=method, encoder=encoder, data=used)
         problem, fit = registry.fit(problem)
-        known, kept = known_of(problem, fit, by, where), problem.design.kept
+        fitted, kept = known_of(problem, fit, by, where), problem.design.kept
     else:
         kept = independent_columns(design.X, design.total_weights)
-    state = begin(
-        encoder,
-        kept,
+    asked = Asked(
         by=by,
         time=time,
         prior=prior,
@@ -128,173 +119,9 @@ def batches(
         seed=seed,
         alpha=share(alpha, where),
         where=where,
-        **known,
     )
+    state = begin(encoder, kept, asked, fitted)
     return followed(taken(state, *rows_with_ids(frame, design.rows, by)), None)
-
-
-def begin(
-    encoder: Any,
-    kept: Any,
-    *,
-    by: str,
-    time: str | None,
-    prior: Any,
-    sigma: Any,
-    sigma0: Any,
-    drift: Any,
-    order: str,
-    sweeps: int,
-    keep_rows: bool,
-    alpha: float,
-    where: str,
-    varying: Varying | None = None,
-    within: Within | None = None,
-    backend: str = "auto",
-    n_particles: int = PARTICLES,
-    seed: Any = None,
-    shape: Mapping[str, float] | None = None,
-) -> AssimState:
-    """An empty stream of a model's batches.
-
-    encoder: of the model;  kept (P,): columns that rank allows;  varying, within: random effects, carried or integrated out
-    shape: of the family, as the fit found it
-    """
-    spec = encoder.spec
-    plain = spec.family.name == "gaussian" and spec.link.name == "identity"
-    if shape:
-        spec = evolve(spec, family=evolve(spec.family.fitted(shape), free=()))
-        encoder = evolve(encoder, spec=spec)
-    backend = _backend(backend, plain, where)
-    loose = plain or scaled(spec.family)
-    if spec.bars:
-        _check_mixed(spec, drift, varying, where)
-    if not loose and not (isinstance(sigma, str) and sigma == "nig"):
-        raise OptionError(f"sigma= is for families with a dispersion; {spec.family.name} has none.", where=where, do="Leave it out.")
-    if order not in ("replay", "append"):
-        raise UnknownOption(order, ("replay", "append"), where=where, kind="order")
-    if not is_whole(sweeps) or sweeps < 0:
-        raise OptionError(f"sweeps={sweeps!r} is not a whole number of at least 0.", where=where)
-    if plain and sweeps:
-        raise OptionError("sweeps= is for generalized linear models; a linear model is exact as it is.", where=where, do="Leave it out.")
-    if keep_rows and plain:
-        raise OptionError("keep_rows= is for generalized linear models; a linear model needs no rows.", where=where, do="Leave it out.")
-    if sigma0 is not None and not loose:
-        raise OptionError(f"sigma0= is for families with a dispersion; {spec.family.name} has none.", where=where, do="Leave it out.")
-    if sigma0 is not None and variance(sigma0, "sigma0", where) == 0:
-        raise OptionError("sigma0=0 is not a residual sd.", where=where)
-    names = tuple(n for n, k in zip(encoder.columns, kept) if k)
-    if plain and isinstance(prior, Mapping) and "sigma" in prior and "sigma" not in names:
-        prior = resolve_prior(prior, names)
-    mean, U, flat = read_prior(prior, names, where)
-    if isinstance(prior, Posterior) and prior.df is not None and prior.sigma is not None and isinstance(sigma, str) and sigma == "nig":
-        sigma, sigma0 = InverseGamma(prior.df / 2, prior.df / 2 * prior.sigma**2), prior.sigma  # conjugate: σ is known as it left off
-    elif plain and isinstance(prior, Posterior) and prior.sigma is not None and isinstance(sigma, str) and sigma == "nig":
-        sigma = prior.sigma  # the posterior before took it as known
-    drift = read_drift(drift, names, where)
-    random = varying or within
-    if plain and random is not None and isinstance(drift, np.ndarray) and isinstance(sigma, (str, InverseGamma)):
-        sigma = random.sigma  # a drift in the response's units needs a number, and variances are the fit's here
-    if plain and random is not None and sigma0 is None:  # the random effects' prior is in units of σ by itself
-        sigma0 = math.sqrt(sigma.b / sigma.a) if isinstance(sigma, InverseGamma) else random.sigma
-    if varying is not None:
-        unit = sigma0 if isinstance(sigma, (str, InverseGamma)) else sigma
-        more, mean, U, drift = joined(varying, mean, U, drift, 1 / unit if loose else 1.0)
-        names = (*names, *more)
-    options = Options(
-        mean=mean,
-        U=U,
-        flat=flat,
-        sigma=read_sigma(sigma, where) if loose else 1.0,
-        sigma0=None if sigma0 is None else float(sigma0),
-        drift=drift,
-        order=order,
-        timed=time is not None,
-        sweeps=int(sweeps),
-        keep_rows=keep_rows or (backend == "ibis" and not plain),
-        backend=backend,
-        n_particles=int(n_particles),
-        seed=entropy(seed, where) if backend == "ibis" else None,
-        alpha=alpha,
-    )
-    _check_backend(options, n_particles, seed, bool(spec.bars) and not (plain and within), loose, where)
-    if loose and not plain:
-        _check_quasi(options, spec.family, where)
-    kind = "lm" if plain else "glm"
-    kept = np.asarray(kept)
-    parent = prior.hash if isinstance(prior, Posterior) else None
-    return AssimState(
-        parent_hash=parent,
-        kind=kind,
-        names=names,
-        options=options,
-        encoder=encoder,
-        kept=kept,
-        by=by,
-        time=time,
-        varying=varying,
-        within=within,
-    )
-
-
-def _check_mixed(spec: Any, drift: Any, varying: Varying | None, where: str) -> None:
-    """What is not built of random effects."""
-    if scaled(spec.family) and not (spec.family.name == "gaussian" and spec.link.name == "identity"):
-        what = f"batches of mixed models of family {spec.family.name!r} ({spec.link.name} link) are not built: it has a dispersion."
-        raise NotYet(what, where=where, do="Leave the random effects out, or add the group as a factor.")
-    if varying is not None and isinstance(drift, Discount):
-        what = "a discount would forget the variances of the random effects that are carried."
-        raise Refused(what, where=where, do="Give drift= a variance, 'ml' or 'bayes'.")
-
-
-def _check_quasi(options: Options, family: Any, where: str) -> None:
-    """What needs the evidence of a stream, which a dispersion by Pearson's statistic does not give."""
-    if isinstance(options.drift, str) and options.drift != "none":
-        what = f"the dispersion of family {family.name!r} comes from Pearson's statistic, which has no evidence to choose a drift by."
-        raise Refused(what, where=where, do="Give drift= a number, or discount(0.95).")
-    if options.backend != "auto" and family.logpdf is None:
-        what = f"family {family.name!r} is a quasi-likelihood: it has no density for particles."
-        raise Refused(what, where=where, do="Leave backend= out.")
-
-
-def _backend(asked: Any, plain: bool, where: str) -> str:
-    """ "auto" | "ibis": the forms of the Kalman filter differ in rounding alone, and the most stable one is used."""
-    if asked not in BACKENDS:
-        raise UnknownOption(asked, BACKENDS, where=where, kind="backend")
-    if asked in ("auto", "ibis"):
-        return str(asked)
-    if asked == "particle":
-        what = "particles of many coefficients that move are not built."
-        raise NotYet(what, where=where, do="Use backend='ibis' where they stand still, or particle_filter() of one number.")
-    if asked == "iekf":
-        raise Refused("it is what sweeps= does, for every batch.", where=where, do="Use backend='laplace', sweeps=3.")
-    if plain == (asked == "laplace"):
-        what = "a linear model needs no approximation." if plain else f"backend={asked!r} is for linear models."
-        raise OptionError(what, where=where, do="Leave backend= out.")
-    return "auto"
-
-
-def _check_backend(options: Options, n_particles: Any, seed: Any, random: bool, loose: bool, where: str) -> None:
-    """What particles of coefficients need; nothing of it is asked elsewhere."""
-    if options.backend == "auto":
-        for name, given in (("seed", seed is not None), ("n_particles", n_particles != PARTICLES)):
-            if given:
-                raise OptionError(f"{name}= is for backend='ibis'; nothing else is drawn.", where=where, do="Leave it out.")
-        return
-    if not is_whole(n_particles) or n_particles < 2:
-        raise OptionError(f"n_particles={n_particles!r} is not a whole number of at least 2.", where=where)
-    what = "backend='ibis' is for coefficients that stand still"
-    if not (isinstance(options.drift, str) and options.drift == "none"):
-        raise NotYet(f"{what}.", where=where, do="Leave drift= out, or backend=.")
-    if random:
-        what = f"{what}, and for random effects only of a linear model whose groups lie inside batches"
-        raise NotYet(f"{what}.", where=where, do="Leave backend= out.")
-    if options.sweeps:
-        raise OptionError("sweeps= is for backend='auto'; particles need none.", where=where, do="Leave one of them out.")
-    if options.flat:
-        raise Refused(f"{what}, drawn from their prior, which is flat.", where=where, do="Give prior=bossa.normal(0, 2.5), say.")
-    if loose and not isinstance(options.sigma, (float, InverseGamma)):
-        raise Refused("σ (√dispersion) is drawn from its prior, which is flat.", where=where, do="Give sigma=nig(a, b), or a number.")
 
 
 def estimates(
@@ -360,8 +187,7 @@ def estimates(
         obs_df=_obs(obs, where),
         alpha=share(alpha, where),
     )
-    if order not in ("replay", "append"):
-        raise UnknownOption(order, ("replay", "append"), where=where, kind="order")
+    check_order(order, where)
     state = AssimState(kind="estimates", names=names, options=options)
     sites = estimate_sites(ids, np.asarray(times, dtype=float), y, V, rows)
     return told(added(state, sites), None, extend)
@@ -424,166 +250,6 @@ def _estimates_read(y: Any, se: Any, vcovs: Any, skip: bool, where: str) -> tupl
     array = np.where(gone[:, None], np.nan, array)
     V = np.array([np.diag(s**2) for s in spread]).reshape(T, k, k) if from_se else spread
     return array, V
-
-
-# ---------------------------------------------------------------- taking batches in
-def rows_with_ids(frame: pl.DataFrame, used: Ints, by: str) -> tuple[pl.DataFrame, Bools | None]:
-    """The rows of a frame that a stream begins with, and which of them (None: none) are incomplete: their batches count, they do not.
-
-    used  (n,) places of the complete rows;  incomplete rows without an id are left out
-    """
-    if len(used) == frame.height or by not in frame.columns:
-        return frame, None
-    blank = np.ones(frame.height, dtype=bool)
-    blank[used] = False
-    rows = np.flatnonzero(~(blank & frame.get_column(by).is_null().to_numpy()))
-    return frame[rows], blank[rows]
-
-
-def taken(state: AssimState, frame: pl.DataFrame, blank: Bools | None = None) -> AssimState:
-    """The state with the batches of a frame taken in.   blank (n,): rows that the model cannot use, whatever is in them"""
-    assert state.by is not None
-    parts = split(frame, state.by, state.time)
-    kind = frame.schema[state.by]
-    if isinstance(kind, pl.Enum) and not state.sites:
-        state = evolve(state, ids=tuple(kind.categories.to_list()))
-    strange = next((id_ for id_, _, _ in parts if state.ids and id_ not in state.ids), None)
-    if strange is not None:
-        what = f"{state.by!r} began as an ordered factor without this level; it has {', '.join(state.ids)}."
-        raise DataError(what, where=f"batch {strange!r}", do="Declare all levels at the beginning, or give time=.")
-    rows, known = encoded(state, frame, parts, blank), _hashes(state)
-    lost = sum(len(index) - len(r.y) for (_, _, index), r in zip(parts, rows) if r.batch not in known)
-    state = evolve(state, left_out=state.left_out + lost)
-    if state.within is not None:
-        known = _hashes(state)
-        new = [r for r in rows if not _told_before(known, r.batch, r.hash)]
-        for r in new:
-            state = evolve(state, within=evolve(state.within, seen=met(state.within, r.batch, r.grouped)))  # type: ignore[arg-type]
-    if state.kind == "lm":
-        return added(state, gaussian_sites(rows))
-    family = state.encoder.spec.family
-    for r in rows:
-        family.check(r.y, r.weights, response=f"the response of batch {r.batch!r}")
-    known = _hashes(state)
-    rows = [r for r in rows if not _told_before(known, r.batch, r.hash)]
-    return added(linearised(rows, state), [], [r.hash for r in rows]) if rows else state
-
-
-def added(state: AssimState, sites: Iterable[Site], hashes: Sequence[str] = ()) -> AssimState:
-    """The state with sites appended: ids checked, the chain carried on."""
-    chain, kept, known = state.chain, list(state.sites), _hashes(state)
-    for site in sites:
-        if not _told_before(known, site.batch, site.hash):
-            kept.append(site)
-            known[site.batch] = site.hash
-            chain = hashlib.sha256(f"{chain}{site.batch!r}{site.hash}".encode()).hexdigest()
-    for h in hashes:
-        chain = hashlib.sha256(f"{chain}{h}".encode()).hexdigest()
-    return evolve(state, sites=tuple(kept), chain=chain)
-
-
-def _hashes(state: AssimState) -> dict[Any, str]:
-    """The hash of each batch, by its id."""
-    return {site.batch: site.hash for site in state.sites}
-
-
-def _told_before(known: dict[Any, str], batch: Any, hash_: str) -> bool:
-    if batch not in known:
-        one = next(iter(known), batch)
-        if isinstance(one, str) != isinstance(batch, str):
-            kind = "numbers and this is text" if isinstance(batch, str) else "text and this is a number"
-            raise DataError(f"ids were {kind}.", where=f"batch {batch!r}", do=f"Write ids like {one!r}, so that batches have an order.")
-        return False
-    if known[batch] == hash_:
-        return True
-    what = "this batch was taken in before, with other rows."
-    raise DataError(what, where=f"batch {batch!r}", do="Give it an id of its own; a corrected batch needs the stream to begin again.")
-
-
-def plain_id(value: Any, where: str = "batch") -> Any:
-    """A batch's id as a number, a string or a bool: what JSON can hold; dates in ISO form."""
-    if isinstance(value, (bool, int, float, str)):
-        return value
-    if isinstance(value, np.generic):
-        return value.item()
-    if value is None:
-        raise DataError("the id of a batch is missing.", where=where, do="Leave those rows out, or give them an id.")
-    return str(value)
-
-
-def split(frame: pl.DataFrame, by: str, time: str | None) -> list[tuple[Any, float, Ints]]:
-    """(id, time, places of its rows) of each batch, in the order of `by`, or of `time`; a batch's time is its earliest."""
-    where = f"by={by!r}"
-    for column in (by, time):
-        if column is not None and column not in frame.columns:
-            raise UnknownColumn(column, frame.columns, where="by=" if column == by else "time=")
-    lost = frame.get_column(by).null_count() + (int(frame.get_column(by).is_nan().sum()) if frame.schema[by].is_float() else 0)
-    if lost:
-        raise DataError(f"{lost} rows have no value.", where=where, do="Leave them out, or give them a batch.")
-    places = frame.select(pl.col(by).alias("id")).with_row_index("row").group_by("id", maintain_order=True).agg("row").sort("id")
-    index = [rows.to_numpy().astype(np.intp) for rows in places["row"]]
-    ids = [plain_id(value, where) for value in places["id"].to_list()]
-    if time is None:
-        return [(id_, float(place), rows) for place, (id_, rows) in enumerate(zip(ids, index))]
-    times = _times(frame, time)
-    return sorted(((id_, float(times[rows].min()), rows) for id_, rows in zip(ids, index)), key=lambda part: part[1])
-
-
-def _times(frame: pl.DataFrame, time: str) -> Floats:
-    """The time column as numbers; dates and datetimes in days."""
-    series = frame.get_column(time)
-    if series.dtype == pl.Date:
-        values = series.cast(pl.Int32).cast(pl.Float64)
-    elif series.dtype == pl.Datetime:
-        values = series.cast(pl.Datetime("us")).cast(pl.Int64).cast(pl.Float64) / 86_400e6
-    elif series.dtype.is_numeric():
-        values = series.cast(pl.Float64)
-    else:
-        raise DataError(f"column {time!r} has type {series.dtype}.", where=f"time={time!r}", do="Use a number, a date or a datetime.")
-    out = values.to_numpy()
-    if not np.isfinite(out).all():
-        raise DataError(f"{int((~np.isfinite(out)).sum())} rows have no time.", where=f"time={time!r}")
-    return out
-
-
-def encoded(state: AssimState, frame: pl.DataFrame, parts: Sequence[tuple[Any, float, Ints]], blank: Bools | None = None) -> list[Rows]:
-    """The complete rows of each batch as arrays; the whole frame is encoded once.   blank: as in `taken`"""
-    encoder = state.encoder
-    read = {name: frame.get_column(name).to_numpy() for name in columns_read(encoder) if name in frame.columns}
-    if blank is not None:
-        frame = frame.with_columns(pl.when(~pl.Series(blank)).then(pl.col(name)).otherwise(None).alias(name) for name in read)
-    made = encoder.rows(frame)
-    y, weights = encoder.response(frame), encoder.prior_weights(frame)
-    counts = encoder.spec.freq_weights
-    freq = None if counts is None else frame.get_column(counts).cast(pl.Float64).to_numpy()
-    ok = made.ok & ~np.isnan(y)
-    gone = ~ok
-    for values in (weights, freq):
-        if values is not None:
-            ok &= np.nan_to_num(values) > 0
-    X = np.ascontiguousarray(made.X if all(state.kept) else made.X[:, state.kept])
-    if state.varying is not None:
-        X = np.hstack((X, columns(state.varying, encoder.random(frame), tuple(term.group for term in encoder.varying))))
-        ok &= ~np.isnan(X).any(axis=1)
-    Z: list[Floats] = []
-    if state.within is not None:
-        labels, random = labels_of(state.within, frame), encoder.random(frame)
-        Z = [z for _, z in random]
-        for (codes, z), text in zip(random, labels):
-            ok &= (codes != -2) & ~np.isnan(z).any(axis=1) & (text != None)  # noqa: E711
-    infinite = ok & ~(np.isfinite(X).all(axis=1) & np.isfinite(y))
-    for bad, what in ((infinite, "infinite"), (gone & (encoder.spec.missing == "error"), "missing, and missing='error'")):
-        if bad.any():
-            batch = next(batch for batch, _, index in parts if bad[index].any())
-            raise DataError(f"a value is {what}.", where=f"batch {batch!r}", do="Leave those rows out.")
-    out = []
-    hashes = hash_parts(read, [index for _, _, index in parts])
-    for (batch, when, index), hashed in zip(parts, hashes):
-        used = index[ok[index]]
-        some = {n: None if v is None else v[used] for n, v in (("offset", made.offset), ("weights", weights), ("freq", freq))}
-        random_part = None if state.within is None else grouped(state.within, labels, Z, used)
-        out.append(Rows(batch=batch, time=when, X=X[used], y=y[used], hash=hashed, grouped=random_part, **some))
-    return out
 
 
 def extend(result: AssimilationResult, batch: Any, id: Any = None, time: Any = None) -> AssimilationResult:

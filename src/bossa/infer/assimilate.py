@@ -12,11 +12,13 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from attrs import evolve, field, frozen
+from attrs import evolve, field, fields, frozen
 
+from ..assimilate.arriving import rows_with_ids, taken
+from ..assimilate.begin import BACKENDS, ORDERS, PARTICLES, Asked, begin
 from ..assimilate.mixed import known_of
 from ..assimilate.result import AssimilationResult
-from ..assimilate.stream import BACKENDS, begin, followed, rows_with_ids, taken
+from ..assimilate.stream import followed
 from ..errors import NotFitted, OptionError, Refused
 from ..estimate.prior import resolve_prior
 from ..state.design import Problem
@@ -49,11 +51,11 @@ class Assim:
     sigma: Any = "nig"
     sigma0: float | None = None
     drift: Any = 0
-    order: str = choice("replay", among=("replay", "append"))
+    order: str = choice("replay", among=ORDERS)
     sweeps: int = integer(0, minimum=0)
     keep_rows: bool = flag(False)
     backend: str = choice("auto", among=BACKENDS)
-    n_particles: int = integer(1000, minimum=2)
+    n_particles: int = integer(PARTICLES, minimum=2)
     seed: Any = None
     conf_level: float = field(default=0.95, converter=conf_level)
 
@@ -68,25 +70,10 @@ def assimilate(problem: Problem, fit: FitState, target: Target, options: Assim) 
         raise Refused("predictions are not followed over batches.", where=where, do="Ask .infer(how='assim').posterior.predict(new_rows).")
     if problem.data is None:
         raise Refused("the model has no data with it.", where=where, do="Fit it to data first.")
-    state = begin(
-        problem.encoder,
-        problem.design.kept,
-        by=options.by,
-        time=options.time,
-        prior=told_prior(problem, fit) if options.prior is None else options.prior,
-        sigma=options.sigma,
-        sigma0=options.sigma0,
-        drift=options.drift,
-        order=options.order,
-        sweeps=options.sweeps,
-        keep_rows=options.keep_rows,
-        backend=options.backend,
-        n_particles=options.n_particles,
-        seed=options.seed,
-        alpha=1 - options.conf_level,
-        where=where,
-        **known_of(problem, fit, options.by, where),
-    )
+    told = {f.name: getattr(options, f.name) for f in fields(Assim) if f.name not in ("prior", "conf_level")}
+    prior = told_prior(problem, fit) if options.prior is None else options.prior
+    asked = Asked(**told, prior=prior, alpha=1 - options.conf_level, where=where)
+    state = begin(problem.encoder, problem.design.kept, asked, known_of(problem, fit, options.by, where))
     whole = problem.data if problem.source is None else problem.source
     result = followed(taken(state, *rows_with_ids(whole, problem.design.rows, options.by)), target if target.steps else None)
     return inference(problem, target, result)
@@ -146,12 +133,7 @@ def inference(problem: Problem, target: Target, result: AssimilationResult) -> I
 
 def covariance_of(post: Posterior) -> np.ndarray | None:
     """Covariance (k, k) of a posterior: a Student-t's is df/(df − 2) times its scale, and not there up to two degrees of freedom."""
-    if post.cov is None:
-        return np.atleast_2d(np.cov(np.asarray(post.samples).T))
-    scale = post.cov.dense()
-    if post.df is None:
-        return scale
-    return scale * post.df / (post.df - 2) if post.df > 2 else None
+    return None if post.df is not None and post.df <= 2 else post.gaussian().cov.dense()
 
 
 def stream_of(state: InferenceState | JointTestState | None, asked: str) -> AssimilationResult:
