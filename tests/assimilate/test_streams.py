@@ -620,6 +620,18 @@ def test_a_separated_batch_needs_a_prior():
     np.testing.assert_allclose(r.covariance[-1], V, rtol=1e-6)
 
 
+@pytest.mark.parametrize(("question", "options"), [("g", {}), ("pairwise(g)", {"compare": "odds_ratio"})])
+def test_effects_over_time_are_on_the_scale_of_the_effects(question, options):
+    rng = np.random.default_rng(8)
+    data = weeks(400).with_columns(b=pl.Series((rng.random(400) < 0.4).astype(int)))
+    s = model("b ~ x + g", data, family="binomial").fit().explore(question, **options).infer(how="assim", by="week", sweeps=6)
+    for path in (s.trajectory(), s.trajectory(smoothed=True), s.trajectory(lag=2)):
+        for column in ("posterior_mean", "posterior_sd", "ci_lower", "ci_upper"):
+            np.testing.assert_allclose(path[column].tail(len(s.effects)), s.effects[column], rtol=1e-9)
+        assert (path["ci_lower"].drop_nulls() > 0).all()
+    assert any("before it" in note for note in s.stream.notes)
+
+
 def test_poisson_counts_and_a_pause_between_batches():
     rng = np.random.default_rng(8)
     x, e = rng.normal(size=200), rng.uniform(1, 3, 200)

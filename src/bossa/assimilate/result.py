@@ -109,6 +109,8 @@ class AssimilationResult:
     def trajectory(self, *, smoothed: bool = False, lag: int | None = None) -> pl.DataFrame:
         """One row per batch and coefficient; nulls where nothing is determined yet, or nothing was seen.
 
+        Effects are shown as in `.effects`: probabilities, ratios, with sd by the slope; what comes after their limits is on the link scale.
+
         smoothed  True: mean, sd and limits given all batches instead of those so far
         lag       3: given those up to three batches later (fixed-lag smoothing; 0: those so far)
         """
@@ -123,6 +125,8 @@ class AssimilationResult:
                     f"method {self.method!r} keeps no smoothed path.", where="trajectory(smoothed=True)", do="Use a Kalman method."
                 )
             mean, sd, ci = self.smoothed_mean, self.smoothed_sd, self.smoothed_ci
+        if self.target is not None and self.target.back is not None and len(mean):
+            mean, sd, ci = _through(self.target.back, mean, sd, ci)
         k = 1 if self.scalar else mean.shape[1]
         T = len(mean)
 
@@ -273,6 +277,15 @@ class AssimilationResult:
         [0.4881]
         """
         return words.of_stream(self)
+
+
+def _through(back: Any, mean: np.ndarray, sd: np.ndarray, ci: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Mean, sd (by the slope) and limits on the scale that is shown; `back` goes over the last axis, one number for each row."""
+    flat = mean.reshape(len(mean), -1)
+    slope = np.abs([np.asarray(back.slope(row)) for row in flat]).reshape(mean.shape)
+    ends = np.array([[np.asarray(back.function(side)) for side in row.T] for row in ci.reshape(*flat.shape, 2)])
+    shown = np.array([np.asarray(back.function(row)) for row in flat]).reshape(mean.shape)
+    return shown, sd * slope, np.sort(ends.transpose(0, 2, 1), axis=2).reshape(ci.shape)
 
 
 def _same_data(one: Any, other: Any) -> bool:

@@ -83,7 +83,7 @@ def told(state: AssimState, target: Target | None, extend: Any) -> AssimilationR
         n=np.array([s.n for s in solution.sites]),
         alpha=state.options.alpha,
         diagnostics=solution.chosen | {"n_batches": T, "n": float(sum(s.n for s in solution.sites)), "chain": state.chain},
-        notes=(*solution.notes, *_left_out(state), *_as_text(state)),
+        notes=(*solution.notes, *_left_out(state), *_as_text(state), *_behind(target)),
         df=p.df,
         covariance=V,
         smoothed_covariance=smoothed_V,
@@ -98,6 +98,13 @@ def told(state: AssimState, target: Target | None, extend: Any) -> AssimilationR
 def _left_out(state: AssimState) -> tuple[str, ...]:
     rows = "1 row that was" if state.left_out == 1 else f"{state.left_out} rows that were"
     return (f"{rows} incomplete, or of weight 0, left out",) if state.left_out else ()
+
+
+def _behind(target: Target | None) -> tuple[str, ...]:
+    """Where the numbers shown are not those followed."""
+    if target is None or target.back is None:
+        return ()
+    return (f"followed before {target.back.name}: trajectory() shows mean, sd and limits after it, all else is before it",)
 
 
 def _as_text(state: AssimState) -> tuple[str, ...]:
