@@ -26,12 +26,12 @@ from ..kernels.gram import NOT_CONVERGED, OUT_OF_RANGE
 from ..kernels.seam import chosen, engine
 from ..kernels.threads import one_thread
 from ..state.design import FitOptions, Problem
+from ..state.fields import arrays_of
 from ..state.fit import FitState
 from ..state.plan import Draws, Plan, Replicates
 from . import registry
 
 CHANCES = 5  # times that a cluster may lose what the blocks share
-COLUMNS = ("coef", "sigma", "code", "se", "theta", "loglik", "df", "b")  # of Draws
 Then = Callable[[Problem, FitState, Replicates, Draws], Draws]
 REASONS = {
     0: "usable",
@@ -159,12 +159,12 @@ def _refitted(problem: Problem, fit: FitState, replicates: Replicates) -> Draws:
 
 
 def _some(replicates: Replicates, index: np.ndarray) -> Replicates:
-    return Replicates(**{f: None if getattr(replicates, f) is None else getattr(replicates, f)[index] for f in ("freq", "y")})
+    return Replicates(**{f: None if getattr(replicates, f) is None else getattr(replicates, f)[index] for f in arrays_of(Replicates)})
 
 
 def _replaced(draws: Draws, index: np.ndarray, by: Draws) -> Draws:
     changes = {}
-    for name in COLUMNS:
+    for name in arrays_of(Draws):
         column, new = getattr(draws, name), getattr(by, name)
         if column is not None and new is not None:
             changes[name] = column.copy()
@@ -215,7 +215,7 @@ def _joined(blocks: list[Draws], planned: int) -> Draws:
     def stack(parts: list[Any]) -> Any:
         return None if parts[0] is None else np.concatenate(parts)
 
-    columns = {f: stack([getattr(b, f) for b in blocks]) for f in COLUMNS}
+    columns = {f: stack([getattr(b, f) for b in blocks]) for f in arrays_of(Draws)}
     return Draws(**columns, planned=planned)
 
 

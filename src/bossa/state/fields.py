@@ -34,7 +34,7 @@ def array(*axes: str, optional: bool = False) -> Any:
 def check_axes(self: Any) -> None:
     """`__attrs_post_init__` of a container: same axis name, same length."""
     seen: dict[str, int] = {}
-    for name, axes in _arrays(self.__class__):
+    for name, axes in arrays_of(self.__class__).items():
         value = getattr(self, name)
         if value is None:
             continue
@@ -48,9 +48,9 @@ def check_axes(self: Any) -> None:
 
 
 @cache
-def _arrays(kind: type) -> tuple[tuple[str, tuple[str, ...]], ...]:
+def arrays_of(kind: type) -> dict[str, tuple[str, ...]]:
     """Name and axes of the arrays that a container declares."""
-    return tuple((f.name, f.metadata["axes"]) for f in attrs.fields(kind) if "axes" in f.metadata)
+    return {f.name: f.metadata["axes"] for f in attrs.fields(kind) if "axes" in f.metadata}
 
 
 def choice(default: Any, among: Sequence[str]) -> Any:
