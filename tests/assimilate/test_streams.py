@@ -550,6 +550,8 @@ def test_evidences_of_other_data_are_not_compared():
     with pytest.raises(Refused, match="same response"):
         estimates(B_Y, B_SE, **B).compare(estimates(B_Y[::-1], B_SE, **B))
     assert one.posterior.provenance.verify(data.filter(pl.col("week") == 7), batch=7)
+    with pytest.raises(DataError, match="'x'"):
+        one.posterior.provenance.verify(data.drop("x"))
     with pytest.raises(UnknownOption, match="batch '70'"):
         one.posterior.provenance.verify(data, batch=70)
 

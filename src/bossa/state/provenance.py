@@ -23,7 +23,7 @@ import numpy as np
 from attrs import field, frozen
 
 from .. import __version__
-from ..errors import DataError, UnknownOption
+from ..errors import DataError, UnknownColumn, UnknownOption
 
 HASH = {"type": "string", "pattern": "^[0-9a-f]{64}$"}
 TEXT, MAYBE_TEXT, MAYBE_HASH = {"type": "string"}, {"type": ["string", "null"]}, {"type": ["string", "null"], "pattern": "^[0-9a-f]{64}$"}
@@ -151,6 +151,10 @@ class Provenance:
             raise UnknownOption(batch, self.data_hash, where="provenance.verify()", kind="batch")
         if not self.data_columns:
             raise DataError("its sources have columns of their own.", where="verify()", do="Verify the posterior of each source.")
+        there = data.keys() if isinstance(data, Mapping) else data.columns
+        for c in self.data_columns:
+            if c not in there:
+                raise UnknownColumn(c, there, where="provenance.verify()")
         columns = {c: data[c] for c in self.data_columns}
         if self.rows_left_out:
             columns = {c: np.delete(np.asarray(v), self.rows_left_out) for c, v in columns.items()}
