@@ -25,7 +25,7 @@ LAYERS: list[set[str]] = [
     {"design", "estimate"},
     {"explore", "assimilate", "generate"},
     {"infer"},
-    {"comparison", "power"},
+    {"comparison", "cycle", "power"},
     {"report"},
     {"fluent", "io"},
     {"causal"},

@@ -58,7 +58,7 @@ __all__ = [
 
 
 def __getattr__(name: str):
-    if name in ("assimilate", "datasets"):  # modules of the public surface: bossa.assimilate.batches(…), bossa.datasets.about(…)
+    if name in ("assimilate", "cycle", "datasets"):  # modules of the public surface: bossa.cycle.promote(…), bossa.datasets.about(…)
         return import_module(f".{name}", __name__)
     if name not in _HOME:
         raise AttributeError(f"module 'bossa' has no attribute {name!r}")

@@ -8,6 +8,7 @@ import pytest
 
 from bossa import load_dataset, model, normal
 from bossa.assimilate import batches, gates
+from bossa.cycle import promote
 from bossa.errors import BossaError, FitFailed, Refused
 from bossa.kernels import covop
 from bossa.kernels.kalman import filter_scalar
@@ -184,15 +185,15 @@ def test_ranks_have_a_picture_by_quantity_and_stratum():
 
 def test_a_ladder_promotes_what_passes_every_gate():
     near, far = gaussian((0.1, 1.0)), gaussian((3.0, 1.0))
-    assert gates.promote(near, gaussian()).require() is near
-    step = gates.promote(far, gaussian(), [gates.posterior_agreement, right := gates.forward_agreement(np.ones(3), np.ones(3))])
+    assert promote(near, gaussian()).require() is near
+    step = promote(far, gaussian(), [gates.posterior_agreement, right := gates.forward_agreement(np.ones(3), np.ones(3))])
     assert not step.passed
     assert step.results[1] is right
     assert "not promoted, 1 of 2 gates passed" in repr(step)
     with pytest.raises(FitFailed, match="mean of a"):
         step.require()
-    exact, fast = gates.promote(gaussian(), gaussian()).require(), gaussian((0.2, 1.1))
-    assert gates.promote(fast, exact, [gates.posterior_agreement]).passed
+    exact, fast = promote(gaussian(), gaussian()).require(), gaussian((0.2, 1.1))
+    assert promote(fast, exact, [gates.posterior_agreement]).passed
 
 
 def test_strata_are_judged_on_their_own():
@@ -269,9 +270,9 @@ MISTAKES = [
     (lambda: gates.forward_agreement(np.ones(3), np.ones(4)), "shapes (3,) and (4,)"),
     (lambda: gates.adjoint_calibrated(np.ones((2, 3)), np.zeros((2, 3))), "nothing to be relative to"),
     (lambda: gates.posterior_agreement(gaussian(), gaussian(), cv_ratio=1.0), "cv_ratio"),
-    (lambda: gates.promote(gaussian(), gaussian(), []), "there are no gates"),
-    (lambda: gates.promote(gaussian(), gaussian(), [3]), "gate 0 is int"),
-    (lambda: gates.promote(gaussian(), gaussian(), [lambda a, b: True]), "does not return a GateResult"),
+    (lambda: promote(gaussian(), gaussian(), []), "there are no gates"),
+    (lambda: promote(gaussian(), gaussian(), [3]), "gate 0 is int"),
+    (lambda: promote(gaussian(), gaussian(), [lambda a, b: True]), "does not return a GateResult"),
 ]
 
 

@@ -7,10 +7,14 @@
     calibrated(draw, posterior)            the same for anything that can be simulated and fitted
 
     gate(…).require()                      raises FitFailed, with the worst number, where the gate is closed
-    promote(candidate, oracle, gates)      one step of a ladder from exact to fast: may the candidate take the oracle's place?
 
-Source: Talts et al. (2018) for simulation-based calibration; Modrák et al. (2023) for the log-likelihood among the quantities; Säilynoja,
-Bürkner & Vehtari (2022) for bands of the ranks' distribution (here Kolmogorov's, on randomised ranks); Golub & Van Loan (2013) §8.2.
+`bossa.cycle.promote` climbs a ladder of fast answers by them.
+
+The bands of a calibration are Kolmogorov's: one width throughout, exact for ranks that are spread at random within their bins. Those of
+Säilynoja, Bürkner & Vehtari (2022) are narrower in the tails, and are not what is computed.
+
+Source: Talts et al. (2018) for simulation-based calibration; Modrák et al. (2023) for the log-likelihood among the quantities; Golub &
+Van Loan (2013) §8.2 for norms.
 """
 
 from __future__ import annotations
@@ -63,7 +67,7 @@ class GateResult:
     strata: tuple[Any, ...] = ()
 
     def plot(self) -> Any:
-        """Of a calibration: histogram of the ranks, and their distribution less the uniform one, with bands, by quantity and stratum."""
+        """Of a calibration: histogram of the ranks, and their ECDF less the uniform's with Kolmogorov's band, by quantity, stratum."""
         if not self.ranks:
             raise Refused(f"gate {self.name!r} has no ranks.", where="plot()", do="Read .table.")
         return drawings.of_gate(self)
@@ -209,58 +213,6 @@ def operator_norm(mv: Callable, rmv: Callable, n: int, rng: np.random.Generator,
         before = value
         V = np.linalg.qr(W)[0]
     return math.sqrt(max(value, 0.0))
-
-
-# ---------------------------------------------------------------- one step up the ladder
-@frozen(kw_only=True, eq=False)
-class Promotion:
-    """May the candidate take the oracle's place? results: of every gate, none left out."""
-
-    candidate: Any
-    results: tuple[GateResult, ...]
-
-    @property
-    def passed(self) -> bool:
-        return all(r.passed for r in self.results)
-
-    def require(self) -> Any:
-        """The candidate, if every gate is open."""
-        for result in self.results:
-            result.require()
-        return self.candidate
-
-    def __repr__(self) -> str:
-        verdict = "promoted" if self.passed else "not promoted"
-        return "\n".join(
-            [f"Promotion: {verdict}, {sum(r.passed for r in self.results)} of {len(self.results)} gates passed"]
-            + [f"  {r}" for r in self.results]
-        )
-
-
-def promote(candidate: Any, oracle: Any, gates: Sequence[Any] = (posterior_agreement,)) -> Promotion:
-    """Judge a faster answer by the one it is to replace, at every gate; each step of a ladder is judged by the step before.
-
-    candidate, oracle  what the gates compare: two posteriors, two models of the mean, two Jacobians …
-    gates              functions (candidate, oracle) ↦ GateResult, or GateResults found already, of sbc() say
-
-    >>> from bossa import load_dataset, model, normal
-    >>> from bossa.assimilate.gates import promote
-    >>> m = model("am ~ wt", load_dataset("mtcars"), family="binomial", prior=normal(0, 2)).fit()
-    >>> exact = m.infer(how="posterior", adapter="samples", n_draws=4000, seed=1).posterior
-    >>> mode = promote(m.infer(how="posterior", adapter="laplace").posterior, exact).require()
-    >>> promote(m.infer(how="posterior", adapter="gauss_newton").posterior, mode).passed
-    True
-    """
-    if not len(gates):
-        raise OptionError("there are no gates.", where="promote()", do="Give at least one: gates=[posterior_agreement].")
-    results = []
-    for i, gate in enumerate(gates):
-        found = gate if isinstance(gate, GateResult) else gate(candidate, oracle) if callable(gate) else None
-        if not isinstance(found, GateResult):
-            what = f"gate {i} is {type(gate).__name__}, or does not return a GateResult."
-            raise OptionError(what, where="promote()", do="Give functions of (candidate, oracle), such as posterior_agreement.")
-        results.append(found)
-    return Promotion(candidate=candidate, results=tuple(results))
 
 
 # ---------------------------------------------------------------- calibration
