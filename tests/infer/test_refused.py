@@ -106,3 +106,35 @@ def test_the_level_of_a_power_study_is_said_once():
     study = {"n": 10, "coef": {"Intercept": 0, "x": 1}, "sigma": 1, "x": bossa.normal()}
     with pytest.raises(OptionError, match=r"level 1 - alpha\. Give simulate\(alpha=\)"):
         model("y ~ x").simulate(**study, power=3, options={"conf_level": 0.9})
+
+
+def test_draws_from_few_groups_are_said():
+    """Two clusters: half of the replicates are the data themselves, and the BCa interval begins at the estimate."""
+    m = model("mpg ~ wt", CARS).fit()
+    few = "groups are few to draw from"
+    assert any(f"2 {few}" in note for note in notes(m.infer(how="boot", cluster="am", n_boot=100, seed=1)))
+    sleep = model("Reaction ~ Days + (1 | Subject)", load_dataset("sleepstudy")).fit()
+    assert any(f"18 {few}" in note for note in notes(sleep.infer(how="boot", scheme="group", n_boot=20, seed=1)))
+    for options in ({}, {"cluster": "am", "scheme": "wild"}, {"cluster": "am", "ci_type": "studentized"}, {"cluster": "row"}):
+        many = model("mpg ~ wt", CARS.with_row_index("row")).fit().infer(how="boot", n_boot=100, seed=1, **options)
+        assert not any(few in note for note in notes(many))
+    assert not any(few in note for note in notes(sleep.infer(how="boot", n_boot=20, seed=1)))
+
+
+def test_a_perfect_fit_has_no_profile_and_a_permutation_without_a_fuss():
+    d = CARS.with_columns(y=2 * CARS["wt"])
+    m = model("y ~ wt", d).fit()
+    with pytest.raises(Refused, match="perfect up to rounding"):
+        m.infer(how="profile")
+    p = m.infer(how="perm", n_perm=50, seed=1)
+    assert p.params["p_value"][1] == pytest.approx(1 / 51)
+    assert not any("says nothing" in note for note in notes(p))
+
+
+def test_a_counted_row_is_left_out_with_all_it_counts_for():
+    d = CARS.with_columns(k=CARS["gear"])
+    m = model("mpg ~ wt", d, freq_weights="k").fit()
+    one = m.predict().infer(how="cv", k="loo").predictions["cv_fitted"][0]
+    rest = model("mpg ~ wt", d[1:], freq_weights="k").fit().predict({"wt": d["wt"][0]}).predictions["fitted"][0]
+    assert one == pytest.approx(rest, rel=1e-10)
+    assert "a row that counts for several is left out with all of them" in notes(m.infer(how="cv", k="loo"))

@@ -41,6 +41,7 @@ from .studentize import robust, studentizers
 CI_TYPES = ("auto", "bca", "percentile", "basic", "studentized")
 FEW_FAILURES = 0.10
 TOO_NARROW = "the numbers describe only the data sets on which the model can be fitted, so intervals are likely too narrow"
+FEW_GROUPS = 20  # below it the note (docs/calibration.md)
 VALUES = 2_000_000  # numbers asked of all replicates at a time (16 MB)
 
 
@@ -114,7 +115,7 @@ def bootstrap(problem: Problem, fit: FitState, target: Target, options: Boot) ->
         failed=failures(draws.code),
         spread=spread_limits(problem, fit, draws, options.conf_level, name) if target.kind == "params" else None,
     )
-    said = (*(() if effects is None else (grouped.SAID,)), *_studentized(ci_type, problem, groups))
+    said = (*(() if effects is None else (grouped.SAID,)), *_studentized(ci_type, problem, groups), *_few(name, ci_type, problem, groups))
     return InferenceState(
         how="boot",
         level=options.conf_level,
@@ -322,6 +323,16 @@ def warn_of_failures(code: np.ndarray, what: str, so: str = TOO_NARROW) -> dict[
 def _studentized(ci_type: str, problem: Problem, groups: np.ndarray | None) -> tuple[str, ...]:
     """By which standard errors, where they are not the model's."""
     return ("studentized by cluster-robust standard errors",) if ci_type == "studentized" and robust(problem, groups) else ()
+
+
+def _few(scheme: str, ci_type: str, problem: Problem, groups: np.ndarray | None) -> tuple[str, ...]:
+    """What to say where few groups are drawn: replicates are then too alike."""
+    if groups is None and problem.design.random is not None:
+        groups = problem.design.random.terms[0].group
+    if groups is None or ci_type == "studentized" or SCHEMES[scheme].unit == "response":
+        return ()
+    count = int(groups.max()) + 1
+    return (f"{count} groups are few to draw from: below some {FEW_GROUPS} such intervals are too narrow",) if count < FEW_GROUPS else ()
 
 
 def _left_out(state: ResamplesState) -> list[str]:

@@ -161,6 +161,8 @@ class _Work:
             self.notes.append(
                 "groups that a fit has not seen are predicted without their random effects" + ("; known ones with them" if known else "")
             )
+        if problem.design.freq is not None:
+            self.notes.append("a row that counts for several is left out with all of them")
         if fit.aux:
             self.notes.append(
                 f"errors are deviances at the {' and '.join(name for name in fit.aux if not name.endswith('_se'))} of the fit to all rows"

@@ -14,6 +14,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Callable, Iterator
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -36,6 +37,9 @@ from .curve import Curve, profile_curve
 from .shown import linear_rows
 
 WHERE = "infer(how='profile')"
+
+
+PERFECT = 1e-14  # standard error of a coefficient of 1 that is rounding error
 
 
 def _positive(instance: Any, attribute: Any, value: Any) -> None:
@@ -72,6 +76,9 @@ def profile(problem: Problem, fit: FitState, target: Target, options: Profile) -
             curves.append(None)
             continue
         estimate, se, zeta = work.coefficient(row)
+        if se <= PERFECT * abs(estimate):
+            what = "the fit is perfect up to rounding, and its profile would be rounding error."
+            raise Refused(what, where=WHERE, do="Check that the response is not computed from the predictors.")
         curve = profile_curve(zeta, estimate, se, cut, options.n_steps, reach, (-math.inf, math.inf))
         shift = v - row @ fit.coef
         curves.append(evolve(curve, psi=curve.psi + shift, lower=curve.lower + shift, upper=curve.upper + shift))
@@ -344,32 +351,27 @@ class _Laplace(_Mixed):
         self.theta, self.sigma = np.asarray(fit.theta), fit.sigma
         self.offset = len(fit.coef)
         self.notes = ["profile: the likelihood that was maximised, −2 log-likelihood against the normal quantile"]
-        self._whole: Any = None
 
     def coefficient(self, row: Floats) -> tuple[float, float, Zeta]:
         from . import surfaces
 
-        surface, H = self._all()
+        surface, H = self.whole
         a = np.zeros(len(surface.x))
         a[: len(row)] = row if surface.basis is None else surface.basis.T @ row
-        _, estimate, _, zeta, _ = self._slice(
-            "", surface, _positive_definite(H), surfaces.Linear(a), float(row @ self.fit.coef), (-math.inf, math.inf)
-        )
+        _, estimate, _, zeta, _ = self._slice("", surface, H, surfaces.Linear(a), float(row @ self.fit.coef), (-math.inf, math.inf))
         return estimate, math.sqrt(row @ self.fit.vcov @ row), zeta
 
-    def _all(self) -> tuple[Any, Floats]:
-        """The surface in the fit's own order, and its Hessian."""
+    @cached_property
+    def whole(self) -> tuple[Any, Floats]:
+        """The surface in the fit's own order, and its Hessian made positive definite."""
         from . import surfaces
 
-        if self._whole is None:
-            made = surfaces.LaplaceSurface(self.problem, self.fit, self.nagq)
-            self._whole = made, np.asarray(self.fit.engine.hessian)  # type: ignore[attr-defined]
-        return self._whole
+        made = surfaces.LaplaceSurface(self.problem, self.fit, self.nagq)
+        return made, surfaces.positive_definite(np.asarray(self.fit.engine.hessian))  # type: ignore[attr-defined]
 
     def residual(self) -> Iterator[tuple[str, float, float, Zeta, tuple[float, float]]]:
         if self.fit.dispersion_estimated:
-            surface, H = self._all()
-            yield self._sigma(surface, _positive_definite(H), 2.0)
+            yield self._sigma(*self.whole, 2.0)
 
     def surface(self, number: int, front: tuple[int, ...], factors: list[Floats]) -> tuple[Any, Floats]:
         from . import surfaces
@@ -378,11 +380,3 @@ class _Laplace(_Mixed):
         theta = surfaces.reordered_theta(self.problem, number, front, self.theta, factors)
         made = surfaces.LaplaceSurface(moved, evolve(self.fit, theta=theta), self.nagq)
         return made, surfaces.curvature(made)
-
-
-def _positive_definite(H: Floats) -> Floats:
-    if not np.isfinite(H).all():
-        return np.eye(len(H))
-    scale = np.sqrt(np.maximum(np.abs(np.diag(H)), 1e-8))
-    values, vectors = np.linalg.eigh(H / np.outer(scale, scale))
-    return (vectors * np.maximum(np.abs(values), 1e-4)) @ vectors.T * np.outer(scale, scale)

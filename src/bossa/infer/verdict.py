@@ -72,7 +72,7 @@ def judged(asked: Question, answer: Answer, level: float, seed: Any) -> Verdict:
         p_value[k] = permutation_p(observed, counted[:, None], asked.side, every=every)[0]
         mc_se[k] = 0.0 if every else monte_carlo_se(p_value[k : k + 1], m)[0]
         limits[:, k] = np.quantile(usable, [(1 - level) / 2, (1 + level) / 2])
-        if np.ptp(usable) <= STANDS_STILL * max(1.0, abs(float(observed[0]))):
+        if np.ptp(usable) <= STANDS_STILL * max(1.0, float(np.abs(usable).max())):
             still.append(k)
         elif abs(usable.mean()) > max(1.0, OFF_CENTRE * usable.std()):
             off_centre.append(k)
