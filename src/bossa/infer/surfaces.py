@@ -235,9 +235,13 @@ def curvature(surface: Any) -> Floats:
         return np.full_like(x, np.nan) if point is None else point.gradient
 
     H = differences(gradient, x, 1e-4 * np.maximum(np.abs(x), 1e-2))
-    H = 0.5 * (H + H.T)
+    return positive_definite(0.5 * (H + H.T))
+
+
+def positive_definite(H: Floats) -> Floats:
+    """H by its eigenvalues' absolute values at unit diagonal, none of them nearly 0; the identity where H is not finite."""
     if not np.isfinite(H).all():
-        return np.eye(len(x))
+        return np.eye(len(H))
     scale = np.sqrt(np.maximum(np.abs(np.diag(H)), 1e-8))
     values, vectors = np.linalg.eigh(H / np.outer(scale, scale))
     return (vectors * np.maximum(np.abs(values), 1e-4)) @ vectors.T * np.outer(scale, scale)

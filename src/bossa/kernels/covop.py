@@ -21,7 +21,7 @@ from attrs import field, frozen
 
 from ..errors import DataError, Refused
 from ..types import Bools, Floats
-from .linalg import upper
+from .linalg import cholesky_factor, upper
 
 RANK_TOL = 1e-11  # of a row-scaled root's largest singular value
 
@@ -492,8 +492,7 @@ def lowrank(d: Floats, U: Floats) -> LowRank:
 
 def from_precision(H: Floats) -> PrecisionChol:
     """P = H⁻¹ for positive definite H (k, k); LinAlgError where it is not."""
-    scale = np.sqrt(np.diag(H))
-    return PrecisionChol(np.linalg.cholesky(H / np.outer(scale, scale)).T * scale)
+    return PrecisionChol(cholesky_factor(H))
 
 
 def transformed(op: CovOp, L: Floats) -> Chol:
