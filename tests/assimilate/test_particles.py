@@ -229,7 +229,8 @@ def test_a_cloud_of_coefficients_is_replayed_stored_and_fed():
     options = {"by": "week", "family": "binomial", "prior": normal(0, 2.5), "backend": "ibis", "n_particles": 200}
     whole = batches("z ~ x + g", data, **options, seed=7)
     part = batches("z ~ x + g", data.filter(pl.col("week") < 8), **options, seed=7)
-    later = resume(part.to_json()).update(data.filter(pl.col("week") >= 8))
+    assert part.state.to_json() == part.to_json()
+    later = resume(part.state.to_json()).update(data.filter(pl.col("week") >= 8))
     np.testing.assert_array_equal(later.final_mean, whole.final_mean)
     assert later.log_evidence == whole.log_evidence
     other = batches("z ~ x + g", data, **options)

@@ -15,7 +15,6 @@ from attrs import field, frozen
 from .. import lazy
 from ..errors import OptionError, Refused
 from . import monitoring
-from .codec import to_json
 from .seen import inflation, limits_of
 
 if TYPE_CHECKING:
@@ -183,10 +182,10 @@ class AssimilationResult:
         return self.extend(self, batch, id, time)
 
     def to_json(self) -> str:
-        """The stream as text that `bossa.assimilate.resume` takes up again, to the last bit."""
+        """Its state's: the stream as text that `bossa.assimilate.resume` takes up again, to the last bit."""
         if self.state is None:
             raise Refused(f"a result of method {self.method!r} keeps no state.", where="to_json()", do="Use bossa.assimilate.estimates().")
-        return to_json(self.state)
+        return str(self.state.to_json())
 
     def monitor(
         self, *, z_limit: float = 3.0, k: float = 0.5, h: float = 5.0, null: float = 0.0, mixture_sd: float | None = None

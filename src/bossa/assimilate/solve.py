@@ -15,6 +15,7 @@ import numpy as np
 from attrs import evolve, field, frozen
 
 from ..errors import DataError, OptionError, Refused, UnknownOption
+from ..estimate.prior import resolve_prior
 from ..kernels.kalman import Known, filter_scalars, smooth_scalar
 from ..kernels.pooling import between_variance
 from ..kernels.threads import one_thread
@@ -22,6 +23,7 @@ from ..state.distributions import Normal
 from ..state.fields import array
 from ..state.posterior import Posterior
 from ..types import Floats, is_number
+from .codec import to_json
 from .drift import NODES, SCALAR_NODES, Discount, mixed_evidence, mixed_moments, most_likely, nodes, placed, posterior_weights, root_of
 from .engine import (
     KISH_SIZE,
@@ -126,6 +128,10 @@ class AssimState:
     ids: tuple[str, ...] = ()
     schema: str = "bossa.assimilate/1"
 
+    def to_json(self) -> str:
+        """The stream as text that `bossa.assimilate.resume` takes up again, to the last bit."""
+        return to_json(self)
+
 
 @frozen(kw_only=True, eq=False)
 class Solution:
@@ -148,12 +154,14 @@ class Solution:
 def read_prior(prior: Any, names: tuple[str, ...], where: str) -> tuple[Floats, Floats, int]:
     """Mean (k,), U (k, k) with UᵀU the prior precision, and how many coefficients are flat.
 
-    prior  None (flat) | normal(mean, sd) for every coefficient | {"x": normal(0, 1)} the others flat | a Posterior of these names
+    prior  None (flat) | normal(mean, sd) for every coefficient | {"x": normal(0, 1)} the others flat | a Posterior of some of them
     """
     k = len(names)
     if isinstance(prior, Posterior):
-        post = (prior.gaussian() if prior.cov is None else prior).marginal(names)
-        return np.asarray(post.mean), post.cov.whiten(np.eye(k)), int((np.abs(post.cov.whiten(np.eye(k))).max(axis=0) == 0).sum())
+        post, U = resolve_prior(prior.gaussian() if prior.cov is None else prior, names), np.zeros((k, k))
+        W = post.cov.whiten(np.eye(k))
+        U[: len(W)] = W
+        return np.asarray(post.mean), U, int((np.abs(W).max(axis=0, initial=0.0) == 0).sum())
     if prior is None:
         return np.zeros(k), np.zeros((k, k)), k
     if isinstance(prior, Normal):

@@ -15,7 +15,7 @@ BARS = 20
 
 @styled
 def calibration(gate: Any) -> Plot:
-    """Two panels for each quantity in each stratum: a histogram with the range of chance, and the ECDF less its diagonal with Kolmogorov's band.
+    """Two panels for each quantity in each stratum: histogram with the range of chance, ECDF less its diagonal with Kolmogorov's band.
 
     gate  `GateResult` of sbc() or calibrated(): ranks, draws, strata, and the table with the simultaneous bands
     """
@@ -37,7 +37,7 @@ def calibration(gate: Any) -> Plot:
         right.set_title(f"distance {row['ecdf_distance']:.3g}, limit {row['ecdf_band']:.3g}")
     axes[-1, 0].set_xlabel("rank of the truth")
     axes[-1, 1].set_xlabel("share of the draws below")
-    said = ["Grey: 99 % of bars, and the (Kolmogorov) band that 99 % of all curves together stay in, if the posterior is right", "orange: it is not"]
+    said = ["Grey: 99 % of bars, and Kolmogorov's band for all curves together, if the posterior is right", "orange: it is not"]
     said += [f"the first {PANELS} of {gate.table.height}" if gate.table.height > PANELS else ""]
     return finish(figure, pl.concat(frames), "calibration", f"Ranks of {len(gate.strata)} simulated truths among {gate.draws} draws", said)
 
