@@ -534,6 +534,26 @@ def test_a_lag_of_nothing_is_the_filter_where_sigma_is_learnt(drift):
         np.testing.assert_allclose(all_[column].drop_nulls(), r.trajectory(smoothed=True)[column].drop_nulls(), rtol=1e-9)
 
 
+def test_a_posterior_about_some_coefficients_is_a_prior_of_the_others_too():
+    data = weeks()
+    before = batches("y ~ x", data.filter(pl.col("week") < 4), by="week", sigma=1.0).posterior
+    r = batches("y ~ x + g", data.filter(pl.col("week") >= 4), by="week", prior=before)
+    fit = model("y ~ x + g", data.filter(pl.col("week") >= 4), prior=before).fit().infer().params
+    np.testing.assert_allclose(r.final_mean, fit["estimate"], rtol=1e-10)
+    np.testing.assert_allclose(r.final_sd, fit["se"], rtol=1e-10)
+    with pytest.raises(UnknownOption, match="'x'"):
+        batches("y ~ g", data, by="week", prior=before)
+
+
+def test_an_id_is_told_once():
+    r = batches("y ~ x", weeks(), by="week", drift=0.1)
+    assert r.update(weeks(seed=1).drop("week").head(9), id=20).batch[-1] == 20
+    with pytest.raises(OptionError, match="'week', which says the same"):
+        r.update(weeks(seed=1).head(9), id=20)
+    with pytest.raises(OptionError, match="no time= column"):
+        r.update(weeks(seed=1).drop("week").head(9), id=20, time=3.0)
+
+
 def test_evidences_of_other_data_are_not_compared():
     data, options = weeks(), {"by": "week", "prior": normal(0, 1), "sigma": 1.0}
     one = batches("y ~ x", data, **options)

@@ -315,7 +315,7 @@ def redesign(result: Any, target_sd: float, *, horizon: int | None = None, ess_f
         if not reached:
             message = f"{term}: sd {math.sqrt(P):.4g}, {target_sd:g} wanted"
             unit = "rows" if result.n is not None and (result.n > 1).any() else "batches like these"
-            message += f"; {math.ceil(needed)} more {unit}" if needed is not None else f"; it settles at {limit:.4g}"
+            message += f"; {math.ceil(needed * (1 - 1e-12))} more {unit}" if needed is not None else f"; it settles at {limit:.4g}"
         if kish is not None and ess_floor is not None and kish[j] < ess_floor:
             trigger, message = "ess", f"{message}; only {kish[j]:.3g} batches count"
         if not reached and projected is not None and projected > target_sd:

@@ -267,6 +267,10 @@ def extend(result: AssimilationResult, batch: Any, id: Any = None, time: Any = N
     if state.kind == "estimates":
         return told(_estimate_added(state, batch, id, time), result.target, extend)
     frame = as_frame(batch)
+    for name, given, column in (("id", id, state.by), ("time", time, state.time)):
+        if given is not None and (column is None or column in frame.columns):
+            why = "the stream has no time= column" if column is None else f"the batch has a column {column!r}, which says the same"
+            raise OptionError(f"{name}={given!r}: {why}.", where="update()", do="Leave it out.")
     if id is not None and state.by not in frame.columns:
         frame = frame.with_columns(pl.lit(id).alias(state.by))
     if time is not None and state.time is not None and state.time not in frame.columns:
