@@ -346,14 +346,14 @@ def summary(labels: dict[str, Any], rows: int, results: Results, truth: Floats, 
     )
 
 
-def wilson(hits: np.ndarray, n: int, level: float = 0.95) -> tuple[Floats, Floats]:
-    """Limits of a rate from `hits` (K,) of n trials: those rates from which the observed one is no further than z standard errors.
+def wilson(hits: np.ndarray, n: int) -> tuple[Floats, Floats]:
+    """95 % limits of a rate from `hits` (K,) of n trials: those rates from which the observed one is no further than z standard errors.
 
     Source: Wilson (1927).
     """
     if not n:
         return np.full(len(hits), np.nan), np.full(len(hits), np.nan)
-    z, rate = NormalDist().inv_cdf((1 + level) / 2), hits / n
+    z, rate = NormalDist().inv_cdf(0.975), hits / n
     centre = (rate + z**2 / (2 * n)) / (1 + z**2 / n)
     half = z / (1 + z**2 / n) * np.sqrt(rate * (1 - rate) / n + z**2 / (4 * n**2))
     lower, upper = np.maximum(centre - half, 0.0), np.minimum(centre + half, 1.0)

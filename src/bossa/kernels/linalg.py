@@ -160,7 +160,7 @@ def well_conditioned_factor(G: Floats) -> Floats | None:
     return R * scale
 
 
-def independent_columns(X: Floats, weights: Floats | None = None, tol: float = RANK_TOL) -> Bools:
+def independent_columns(X: Floats, weights: Floats | None = None) -> Bools:
     """Which columns of √W X are not (nearly) combinations of earlier ones: R's rule, on columns of unit length.
 
     X        (n, p)
@@ -170,12 +170,12 @@ def independent_columns(X: Floats, weights: Floats | None = None, tol: float = R
     if n >= GRAM_ROWS and well_conditioned_factor(weighted_gram(X, weights)[0]) is not None:
         return np.ones(p, dtype=bool)
     R = triangular(X, weights)
-    if len(R) == p and (np.abs(np.diag(R)) > tol * lengths(R)).all():
+    if len(R) == p and (np.abs(np.diag(R)) > RANK_TOL * lengths(R)).all():
         return np.ones(p, dtype=bool)
-    return independent_of_earlier(R, tol)
+    return independent_of_earlier(R, RANK_TOL)
 
 
-def lstsq(X: Floats, y: Floats, weights: Floats | None = None, tol: float = RANK_TOL) -> LeastSquares:
+def lstsq(X: Floats, y: Floats, weights: Floats | None = None) -> LeastSquares:
     """argmin Σ w_i (y_i − x_iᵀβ)² over the columns that rank allows.
 
     Many rows and a clearly well-conditioned X: Cholesky of the Gram matrix. Else Householder QR. Both end with steps of the corrected
@@ -200,8 +200,8 @@ def lstsq(X: Floats, y: Floats, weights: Floats | None = None, tol: float = RANK
     else:
         full = triangular(X, weights, y)
         R, Qy = full[:p, :p], full[:p, p]
-        if len(R) < p or (np.abs(np.diag(R)) <= tol * lengths(R)).any():
-            kept = independent_of_earlier(full[:, :p], tol)
+        if len(R) < p or (np.abs(np.diag(R)) <= RANK_TOL * lengths(R)).any():
+            kept = independent_of_earlier(full[:, :p], RANK_TOL)
             rank = int(kept.sum())
             small = upper(np.column_stack((full[:, :p][:, kept], full[:, p])))
             R, Qy, X = small[:rank, :rank], small[:rank, rank], X[:, kept]
