@@ -5,13 +5,14 @@ from collections import Counter
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bossa.kernels import arrange
 from bossa.kernels.resample import monte_carlo_se, permutation_p
 
 
+@settings(deadline=None)
 @given(st.lists(st.lists(st.integers(0, 3), min_size=1, max_size=5), min_size=1, max_size=3), st.randoms())
 def test_words_by_number_are_all_words_once(contents, random):
     """Labels of up to three blocks whose places are mixed: as many words as the formula says, each with the labels of its block."""
