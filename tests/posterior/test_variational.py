@@ -205,3 +205,23 @@ def test_mistakes_say_what_to_do(case):
     given = {"residual": lambda b: b[0] + x - 1, "jacobian": lambda b: np.column_stack((np.ones(5), x)), "start": [1.0, 1.0]} | changes
     with pytest.raises(error, match=re.escape(words)):
         least_squares(given.pop("residual"), given.pop("jacobian"), given.pop("start"), **given)
+
+
+def test_a_wrong_jacobian_is_said():
+    x = np.linspace(0, 2, 9)
+    y = 2 * np.exp(-x) + 0.05 * np.cos(9 * x)
+
+    def residual(b):
+        return (b[0] * np.exp(-b[1] * x) - y) / 0.1
+
+    def jacobian(b):
+        return np.column_stack((np.exp(-b[1] * x), -b[0] * x * np.exp(-b[1] * x))) / 0.1
+
+    def wrong(b):
+        return 1.3 * jacobian(b)
+
+    right = least_squares(residual, jacobian, [1.0, 1.0])
+    with pytest.warns(ConvergenceWarning, match="not the derivative"):
+        other = least_squares(residual, wrong, [1.0, 1.0])
+    np.testing.assert_allclose(other.mean, right.mean, rtol=1e-6)
+    assert other.sd()[0] < 0.8 * right.sd()[0]

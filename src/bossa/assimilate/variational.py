@@ -106,6 +106,10 @@ def least_squares(
         what = f"the search was not finished after {found.n_iter} linearisations; the gradient's length is {found.gradient:.3g}."
         warn(f"{what} Raise outer=, or start elsewhere.", ConvergenceWarning)
     cov = found.gauss_newton if adapter == "gauss_newton" else laplace(problem, found)
+    off = _disagreement(problem, found.mean, found.gauss_newton.sqrt_mv(np.ones(len(b))))
+    if off > 0.01:
+        what = f"jacobian= is not the derivative of residual= where the search ended: they are {100 * off:.3g}% apart along one direction."
+        warn(f"{what} The covariance rests on it: correct it.", ConvergenceWarning)
     seen = int(np.isfinite(problem.residual(found.mean)).sum())
     by = "a solver that was given" if solver is not None else f"{found.n_iter} linearisations"
     return Posterior(
@@ -130,6 +134,16 @@ def _problem(residual: Any, jacobian: Any, b: Floats, before: Posterior | None) 
         return Problem(residual, jacobian)
     flat = np.isinf(before.cov.diag()).any()
     return Problem(residual, jacobian, before.mean, covop.Flat(precision_rows(before.cov)) if flat else before.cov)
+
+
+def _disagreement(problem: Problem, b: Floats, direction: Floats) -> float:
+    """|Δr − J d| / |J d| for a central difference of the residuals along d, a posterior standard deviation long, at a step of 1e-4."""
+    h = 1e-4
+    ends = [np.asarray(problem.residual(b + sign * h * direction), dtype=float) for sign in (1.0, -1.0)]
+    told = np.asarray(problem.jacobian(b), dtype=float) @ direction
+    seen = np.isfinite(ends[0]) & np.isfinite(ends[1]) & np.isfinite(told)
+    length = float(np.linalg.norm(told[seen]))
+    return float(np.linalg.norm(((ends[0] - ends[1]) / (2 * h) - told)[seen])) / length if length else 0.0
 
 
 def _searched(problem: Problem, b: Floats, outer: int, inner: str, tol: float, solver: Any, data: Any) -> Analysis:
