@@ -429,8 +429,9 @@ def numpy_loop(covariances: bool) -> Run:
 def path(engine: str) -> Run:
     """From sufficient statistics: filter, evidence and smoother of coefficients that walk."""
     from bossa import engine as chosen
-    from bossa.assimilate.engine import Motion, Scale, Start, run
+    from bossa.assimilate.engine import Scale, run
     from bossa.assimilate.sites import gaussian_site
+    from bossa.assimilate.track import Motion, Start
 
     sites = [gaussian_site(t, t, X, y) for t, (X, y) in enumerate(zip(*rows_of("w19_weeks", 20)))]
     start, motion = Start(U=np.eye(20), d=np.zeros(20), flat=0, logdet=0.0), Motion(root=np.sqrt(WALK) * np.eye(20))

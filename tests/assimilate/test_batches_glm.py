@@ -17,8 +17,9 @@ import pytest
 
 from bossa import model
 from bossa.assimilate import batches
-from bossa.assimilate.engine import Motion, Scale, Start, run
+from bossa.assimilate.engine import Scale, run
 from bossa.assimilate.sites import Rows, laplace_site, site_at
+from bossa.assimilate.track import Motion, Start
 from bossa.kernels.family import resolve_family
 from bossa.kernels.kalman import known
 from bossa.kernels.link import resolve_link

@@ -13,9 +13,10 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from bossa import load_dataset, model
-from bossa.assimilate import batches, causal_kalman, discount, engine, estimates, nig, particle_filter, resume, student_t
-from bossa.assimilate.engine import Motion, Scale, Start, evidences, summed, tracked
+from bossa.assimilate import batches, causal_kalman, discount, estimates, nig, particle_filter, resume, student_t, track
+from bossa.assimilate.engine import Scale, evidences, summed
 from bossa.assimilate.sites import gaussian_site
+from bossa.assimilate.track import Motion, Start, tracked
 from bossa.errors import BossaError, DataError, DataWarning, FitFailed, OptionError, Refused, UnknownOption
 from bossa.kernels.kalman import filter_scalars
 from bossa.kernels.linalg import triangulars
@@ -339,7 +340,7 @@ def test_all_batches_at_once_are_one_after_the_other(motion, prior, monkeypatch)
     assert quick.head == (0 if prior else 1)
     sums, smoothed = summed(quick, sites, start, Scale(a=1.0, b=2.0)), quick.smoothed(range(len(motions)))
     forecasts = quick.forecasts(slice(None))
-    monkeypatch.setattr(engine, "INFLATION", 0.0)
+    monkeypatch.setattr(track, "INFLATION", 0.0)
     plain, _ = tracked(sites, start, motions, dt)
     assert plain.head == len(sites)
     for name in ("mean", "V", "mean_f", "nis", "logdet", "lost", "rank", "rank_f"):

@@ -33,9 +33,9 @@ from ..kernels.monitors import (
 )
 from ..types import Floats
 from .drift import Discount
-from .engine import Motion, backward
 from .seen import is_linear, seen_as
 from .solve import InverseGamma
+from .weighing import last_weights
 
 
 @frozen(kw_only=True)
@@ -503,7 +503,7 @@ def aci(result: Any) -> pl.DataFrame:
 def weights(result: Any) -> pl.DataFrame:
     """Weight of each batch in the last mean of a coefficient, and that of the prior (batch null): they sum to 1.
 
-    Counted along the direction in which the other coefficients go with it (`engine.Weighing`), so they do not depend on how the others are
+    Counted along the direction in which the other coefficients go with it (`weighing`), so they do not depend on how the others are
     coded. Of an effect: the weights of the coefficients behind it; of a mixed model: of its fixed effects.
     """
     if result.solution is None:
@@ -525,26 +525,10 @@ def _information_weights(result: Any) -> tuple[Floats, Floats]:
     solution, options = result.solution, result.state.options
     if solution.path.last.rank < solution.start.k:
         raise Refused("the batches do not determine every coefficient.", where="weights()", do="Give a proper prior=.")
+    told = solution.sites, solution.start
     if isinstance(options.drift, str) and options.drift == "bayes" and len(solution.sites):
         shares, nodes = result.diagnostics["q_weights"], result.diagnostics["q_nodes"]
-        W = sum(share * _weights_given(solution, solution.motion.scaled(float(q)), None) for share, q in zip(shares, nodes))
+        W = sum(share * last_weights(*told, solution.motion.scaled(float(q)), solution.dt, None) for share, q in zip(shares, nodes))
     else:
-        W = _weights_given(solution, solution.motion, solution.path.last.V)
+        W = last_weights(*told, solution.motion, solution.dt, solution.path.last.V)
     return W[1:], W[0]
-
-
-def _weights_given(solution: Any, motion: Motion, V: Floats | None) -> Floats:
-    """Weights (T + 1, k) of the prior and of each batch, for one motion;  V: covariance of the last state at σ = 1, where it is known."""
-    told = [solution.start.U.T @ solution.start.U, *(site.J.T @ site.J for site in solution.sites)]
-    steps, Lambda = [], told[0]
-    for part, dt in zip(told[1:], solution.dt):
-        steps.append(backward(Lambda, motion, float(dt)))
-        Lambda = (steps[-1] * Lambda if isinstance(steps[-1], float) else steps[-1] @ Lambda) + part
-    P = np.linalg.inv(Lambda) if V is None else V
-    M = P
-    out = np.empty((len(told), len(Lambda)))
-    for t in range(len(told) - 1, -1, -1):
-        out[t] = ((M @ told[t]) * P.T).sum(axis=1) / np.diag(P)
-        if t:
-            M = M * steps[t - 1] if isinstance(steps[t - 1], float) else M @ steps[t - 1]
-    return out

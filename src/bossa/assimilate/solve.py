@@ -25,26 +25,12 @@ from ..state.posterior import Posterior
 from ..types import Floats, is_number
 from .codec import to_json
 from .drift import NODES, SCALAR_NODES, Discount, mixed_evidence, mixed_moments, most_likely, nodes, placed, posterior_weights, root_of
-from .engine import (
-    KISH_SIZE,
-    Alone,
-    Motion,
-    Path,
-    Scale,
-    Start,
-    Track,
-    Weighing,
-    covariances,
-    estimated,
-    evidences,
-    gaps,
-    run,
-    summed,
-    tracked,
-)
+from .engine import Alone, Path, Scale, estimated, evidences, gaps, run, summed
 from .mixed import without_random
 from .sites import Rows, Site, laplace_site, rescaled, robust_site, scaled, site_at
 from .tempered import Clouds, Conjugate, Likelihood, tempered
+from .track import Motion, Start, Track, covariances, tracked
+from .weighing import KISH_SIZE, Weighing
 
 
 @frozen

@@ -26,8 +26,9 @@ from ..kernels.streams import stream
 from ..state.fields import array, check_axes
 from ..types import Floats
 from .cloud import Tally, degenerate
-from .engine import Path, Scale, Start
+from .engine import Path, Scale
 from .sites import Rows, Site, scaled, unit
+from .track import Start
 
 CELLS = 2_000_000  # rows × particles evaluated at once
 
