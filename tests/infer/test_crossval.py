@@ -6,7 +6,7 @@ import pytest
 
 from bossa import load_dataset, model
 from bossa.errors import BossaWarning, NotFitted, OptionError, Refused
-from bossa.infer.crossval import area_under_roc
+from bossa.infer.scores import area_under_roc
 
 
 def cars():
