@@ -1,14 +1,13 @@
 """How well does the model predict what it has not seen? Folds of rows, or of whole groups, are predicted by fits without them.
 
-    error = Σ (y − μ̂₍fold₎)²  (gaussian),  or the deviance;      pre of a term = 1 − error / error without the term
-
 Leaving one row out of a linear model takes no refit (residual / (1 − leverage)); folds of rows are a plan of 0/1 frequencies. Where the
 formula learns from the data (scale, poly, knots) every fold is encoded anew from its own training rows. Groups of a mixed model are held
 out together: a new group is predicted by the fixed part, a known one with its random effects.
 
-A term is ablated together with the terms that contain it (a main effect with its interactions).
+A term is ablated together with the terms that contain it (a main effect with its interactions). What is made of the predictions:
+`scores`.
 
-Source: Stone (1974); Allen (1974) for the leverage identity; Judd, McClelland & Ryan (2017) for proportional reduction in error.
+Source: Stone (1974); Allen (1974) for the leverage identity.
 """
 
 from __future__ import annotations
