@@ -49,20 +49,18 @@ def taken(state: AssimState, frame: pl.DataFrame, blank: Bools | None = None) ->
         what = f"{state.by!r} began as an ordered factor without this level; it has {', '.join(state.ids)}."
         raise DataError(what, where=f"batch {strange!r}", do="Declare all levels at the beginning, or give time=.")
     rows, known = encoded(state, frame, parts, blank), _hashes(state)
-    lost = sum(len(index) - len(r.y) for (_, _, index), r in zip(parts, rows) if r.batch not in known)
+    new = [not _told_before(known, r.batch, r.hash) for r in rows]
+    lost = sum(len(index) - len(r.y) for (_, _, index), r, yes in zip(parts, rows, new) if yes)
+    rows = [r for r, yes in zip(rows, new) if yes]
     state = evolve(state, left_out=state.left_out + lost)
     if state.within is not None:
-        known = _hashes(state)
-        new = [r for r in rows if not _told_before(known, r.batch, r.hash)]
-        for r in new:
+        for r in rows:
             state = evolve(state, within=evolve(state.within, seen=met(state.within, r.batch, r.grouped)))  # type: ignore[arg-type]
     if state.kind == "lm":
         return added(state, gaussian_sites(rows))
     family = state.encoder.spec.family
     for r in rows:
         family.check(r.y, r.weights, response=f"the response of batch {r.batch!r}")
-    known = _hashes(state)
-    rows = [r for r in rows if not _told_before(known, r.batch, r.hash)]
     return added(linearised(rows, state), [], [r.hash for r in rows]) if rows else state
 
 

@@ -248,7 +248,10 @@ def _estimates_read(y: Any, se: Any, vcovs: Any, skip: bool, where: str) -> tupl
             do = "Leave the batch out, or missing='skip' for nan." if np.isnan(values[i]).any() else finite
             raise DataError(f"the {what} of batch {i} (counting from 0) is {values[i].tolist()!r}.", where=where, do=do)
     array = np.where(gone[:, None], np.nan, array)
-    V = np.array([np.diag(s**2) for s in spread]).reshape(T, k, k) if from_se else spread
+    if not from_se:
+        return array, spread
+    V = np.zeros((T, k, k))
+    V[:, np.arange(k), np.arange(k)] = spread**2
     return array, V
 
 

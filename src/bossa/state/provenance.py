@@ -263,7 +263,7 @@ def hash_parts(columns: Mapping[str, Any], parts: Sequence[np.ndarray]) -> list[
                 told.append(f'{key}:{{"sha256":"{hashlib.sha256(values[begin:end]).hexdigest()}","shape":[{len(part)}]}}')
             else:
                 v = _column(values[begin:end])
-                told.append(f"{key}:{canonical(v if v.dtype.kind == 'f' else v.tolist())}")
+                told.append(f"{key}:{canonical(v) if v.dtype.kind == 'f' else json.dumps(v.tolist(), separators=(',', ':'))}")
         out.append(hashlib.sha256(f"{{{','.join(told)}}}".encode()).hexdigest())
     return out
 
