@@ -6,7 +6,7 @@ along with c as far as all the data know, they are numbers that sum to 1 and do 
 
     w_j = pᵀ A_{t,j} p / cᵀ P c;   with one coefficient K_j Π (1 − K);   where nothing moves the share of batch j in the precision
 
-Source: Koopman & Harvey (2003) for weights of filtered states; Kish (1965) §8.2 for (Σw)²/Σw².
+Source: Koopman & Harvey (2003) for weights of filtered states; Kish (1965) for (Σw)²/Σw².
 """
 
 from __future__ import annotations
