@@ -10,7 +10,7 @@ import pytest
 from scipy import stats
 
 from bossa import compare, load_dataset, model, normal
-from bossa.errors import DataError, NotFitted, NotYet, OptionError, Refused, UnknownOption
+from bossa.errors import DataError, NotFitted, OptionError, Refused, UnknownColumn, UnknownOption
 from bossa.report.table import COLUMNS
 
 
@@ -273,7 +273,10 @@ def bad(cars, sleep):
         (lambda: compare(a, 3), OptionError, "int is not a model"),
         (lambda: compare(a, model("mpg ~ wt + hp", cars)), NotFitted, "not fitted"),
         (lambda: compare(a, b, how="anova"), UnknownOption, "is not one of"),
-        (lambda: compare(a, b, how="cv"), NotYet, "cv"),
+        (lambda: compare(a, b, how="cv", n_boot=10), OptionError, "n_boot= has no use"),
+        (lambda: compare(a, b, how="cv", k=1), OptionError, "k=1"),
+        (lambda: compare(a, b, how="cv", holdout_group="cil"), UnknownColumn, "cyl"),
+        (lambda: compare(a, b, k=5), OptionError, "k= has no use"),
         (lambda: compare(a, b, n_boot=100), OptionError, "n_boot= has no use"),
         (lambda: compare(a, b, seed=1), OptionError, "seed= has no use"),
         (lambda: compare(a, b, how="lrt", df="inf"), OptionError, "df= has no use"),
@@ -316,3 +319,37 @@ def test_the_printout_says_everything(sleep):
 def test_models_of_one_formula_are_numbered(cars):
     c = compare(*(model("am ~ wt", cars, family="binomial", link=link).fit() for link in ("logit", "probit")), how="aic")
     assert c.frame["model"].to_list() == ["(1) am ~ wt", "(2) am ~ wt"]
+
+
+# ------------------------------------------------------------------------------------------------------------ cross-validation
+def test_models_left_out_of_the_same_folds(cars):
+    """Numbers of each model's own cross-validation with that seed; the standard error of the difference written out fold by fold."""
+    models = [m.fit() for m in (model("mpg ~ wt", cars), model("mpg ~ wt + hp", cars), model("mpg ~ poly(wt, 2)", cars))]
+    frame = compare(*models, how="cv", k=8, seed=3).frame
+    own = [m.predict().infer(how="cv", k=8, seed=3) for m in models]
+    np.testing.assert_allclose(
+        frame["cv_rmse"], [m.diagnostics["cv_rmse"][0] for m in sorted(own, key=lambda m: m.fit_state.npar)], rtol=1e-12
+    )
+    by_name = dict(zip(frame["model"], frame.iter_rows(named=True)))
+    errors = {str(m.spec.formula): m.predictions["cv_residual"].to_numpy() ** 2 for m in own}
+    best = min(errors, key=lambda name: errors[name].mean())
+    folds = own[0].predictions["cv_fold"].to_numpy()
+    for name, error in errors.items():
+        d = error - errors[best]
+        assert by_name[name]["cv_delta"] == pytest.approx(d.mean(), abs=1e-12)
+        if name != best:
+            sums, sizes = (np.array([x[folds == f].sum() for f in np.unique(folds)]) for x in (d, np.ones(len(d))))
+            se = np.sqrt(8 / 7 * ((sums - d.mean() * sizes) ** 2).sum()) / len(d)
+            assert by_name[name]["cv_delta_se"] == pytest.approx(se, rel=1e-10)
+
+
+def test_rows_left_out_alone_and_groups_left_out_whole(cars, sleep):
+    a, b = model("am ~ wt", cars, family="binomial").fit(), model("am ~ hp", cars, family="binomial").fit()
+    loo = compare(a, b, how="cv", k="loo")
+    assert loo.frame["cv_deviance"][0] == pytest.approx(a.infer(how="cv", k="loo").diagnostics["cv_deviance"][0], rel=1e-12)
+    assert "each row is left out alone" in loo.notes[0]
+    flat, sloped = model("Reaction ~ Days", sleep).fit(), model("Reaction ~ Days + (Days | Subject)", sleep).fit()
+    both = compare(flat, sloped, how="cv", seed=1)
+    assert "whole groups of Subject" in both.notes[0]  # the linear model too: the same folds
+    told = flat.infer(how="cv", holdout_group="Subject", seed=1).diagnostics["cv_rmse"][0]
+    assert both.frame["cv_rmse"][0] == pytest.approx(told, rel=1e-12)

@@ -14,9 +14,10 @@ import numpy as np
 import polars as pl
 from attrs import field, frozen
 
-from ..errors import NotYet, OptionError, Refused, UnknownOption
+from ..errors import OptionError, Refused, UnknownOption
 from ..state.fields import choice, integer, workers
 from .bootstrap import bootstrap_test
+from .crossval import CrossValidation, crossvalidated
 from .drop import without_each
 from .likelihood import one_kind
 from .nesting import WHERE, Candidate, Step, check_same_data, check_same_family, step
@@ -24,7 +25,15 @@ from .tests import Verdict, by_moments, contrast_test, f_test, likelihood_ratio,
 
 HOWS = ("auto", "lrt", "f", "rao", "aic", "boot", "cv")
 DF_RULES = ("auto", "residual", "satterthwaite", "kenward-roger", "inf")
-USES = {"df": ("f",), "refit": ("lrt", "aic"), "n_boot": ("boot",), "seed": ("boot",), "n_jobs": ("boot",)}
+USES = {
+    "df": ("f",),
+    "refit": ("lrt", "aic"),
+    "n_boot": ("boot",),
+    "seed": ("boot", "cv"),
+    "n_jobs": ("boot", "cv"),
+    "k": ("cv",),
+    "holdout_group": ("cv",),
+}
 
 
 def _true_false_or_none(instance: Any, attribute: attrs.Attribute, value: Any) -> None:
@@ -44,6 +53,8 @@ class Options:
     n_boot: int | None = integer(None, minimum=1, optional=True)
     seed: Any = None
     n_jobs: int | None = workers()
+    k: Any = integer(None, minimum=2, optional=True, word="loo")
+    holdout_group: str | None = None
 
 
 @frozen(kw_only=True, eq=False)
@@ -70,6 +81,8 @@ def compare_fits(candidates: list[Candidate], options: Options) -> ComparisonSta
     how = _how(models, options, dropping)
     if how != "aic":
         check_same_family(models)
+    if how == "cv":
+        return _predicting(models, options)
     _check_nodes(models)
     notes: tuple[str, ...] = ()
     if how in ("lrt", "aic", "boot"):
@@ -84,6 +97,13 @@ def compare_fits(candidates: list[Candidate], options: Options) -> ComparisonSta
     return ComparisonState(frame=frame, how=how, statistic_name=name, notes=(*notes, *said))
 
 
+def _predicting(models: list[Candidate], options: Options) -> ComparisonState:
+    how = CrossValidation(k=options.k or 10, holdout_group=options.holdout_group, seed=options.seed, n_jobs=options.n_jobs)
+    columns, notes = crossvalidated(models, how)
+    named = {"model": [c.name for c in models], "npar": [int(c.fit.npar) for c in models]}
+    return ComparisonState(frame=_without_nan(named | columns), how="cv", statistic_name="", notes=tuple(notes))
+
+
 def _dropped(candidates: list[Candidate], options: Options) -> list[Candidate]:
     if options.drop != "varying":
         raise UnknownOption(options.drop, ["varying"], where=WHERE, kind="drop")
@@ -96,8 +116,6 @@ def _dropped(candidates: list[Candidate], options: Options) -> list[Candidate]:
 def _how(models: list[Candidate], options: Options, dropping: bool) -> str:
     """The how, "auto" resolved, and refused where it has no meaning; so is an option that it has no use for."""
     how, mixed = options.how, any(c.mixed for c in models)
-    if how == "cv":
-        raise NotYet("how='cv' is not built yet.", where=WHERE, do="Use how='aic', which estimates prediction error in large samples.")
     if how == "auto":
         moments = models[0].linear or by_moments(models[0])
         how = "f" if moments and not mixed else "lrt"

@@ -275,6 +275,12 @@ class _Work:
         return np.asarray(problem.link.inverse(eta))
 
 
+def out_of_fold(problem: Problem, fit: FitState, folds: Ints, options: CrossValidation) -> tuple[Floats, list[str]]:
+    """Predictions (n,) by fits without each row's fold, nan where that fit cannot predict; and what must be said."""
+    work = _Work(problem, fit, folds, options)
+    return work.fitted(()), work.notes
+
+
 def _held_out_whole(group: Ints, folds: Ints) -> bool:
     """Is every group inside one fold?"""
     return len(np.unique(group.astype(np.int64) * (int(folds.max()) + 1) + folds)) == int(group.max()) + 1

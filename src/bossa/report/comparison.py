@@ -20,6 +20,7 @@ TITLES = {
     "rao": "score tests, {}",
     "boot": "likelihood ratios, bootstrap p-values",
     "aic": "information criteria",
+    "cv": "errors of predictions out of fold",
 }
 AGAINST = {False: "each model against the one above", True: "each against the full model"}
 
@@ -30,7 +31,7 @@ class Comparison:
 
     frame  model, npar, deviance (not of mixed models), loglik, aic, aicc, bic, aic_delta, aic_weight, then df1, df2, statistic,
            p_value … of the tests, in the row of the larger model
-    how    "f" | "lrt" | "rao" | "aic" | "boot", as resolved;  notes: every choice that changed a number
+    how    "f" | "lrt" | "rao" | "aic" | "boot" | "cv", as resolved;  notes: every choice that changed a number
     """
 
     frame: pl.DataFrame
@@ -57,30 +58,34 @@ def compare(
     n_boot: int | None = None,
     seed: Any = None,
     n_jobs: int | None = None,
+    k: int | str | None = None,
+    holdout_group: str | None = None,
 ) -> Comparison:
     """Fitted models of the same rows side by side, the smaller first: criteria, and tests of each within the next.
 
     how     "auto": "f" where a dispersion is estimated (linear, gamma, quasi …), else "lrt"; "f" also tests fixed effects of linear mixed
             models | "lrt" | "rao" (score test) | "aic" (criteria alone: no nesting needed) | "boot" (simulated likelihood ratio)
+            | "cv" (errors of predictions out of the same folds: no nesting needed)
     refit   linear mixed models: None: by ML where the fixed parts differ; True: always; False: never (refused where that is wrong)
     df      of how="f": "residual" | "inf" (χ²); linear mixed models: "kenward-roger" (default) | "satterthwaite"
     drop    "varying": one mixed model against itself without each of its random-effects terms
     names   of the rows; None: the formulas
-    n_boot, seed, n_jobs   of how="boot"
+    n_boot, seed, n_jobs   of how="boot"; seed and n_jobs of how="cv" too
+    k, holdout_group       of how="cv": folds (default 10) or "loo"; column whose groups are left out whole (mixed models: their own)
 
     >>> from bossa import compare, load_dataset, model
     >>> cars = load_dataset("mtcars")
     >>> compare(model("mpg ~ wt", cars).fit(), model("mpg ~ wt + hp", cars).fit()).frame["df1"].to_list()
     [None, 1.0]
     """
-    options = Options(how=how, refit=refit, df=df, drop=drop, n_boot=n_boot, seed=seed, n_jobs=n_jobs)
+    options = Options(how=how, refit=refit, df=df, drop=drop, n_boot=n_boot, seed=seed, n_jobs=n_jobs, k=k, holdout_group=holdout_group)
     state = compare_fits(_candidates(models, names), options)
     return Comparison(state.frame, state.how, _title(state, drop is not None), state.notes)
 
 
 def _title(state: ComparisonState, dropping: bool) -> str:
     title = TITLES[state.how].format(state.statistic_name)
-    return title if state.how == "aic" else f"{title}: {AGAINST[dropping]}"
+    return title if state.how in ("aic", "cv") else f"{title}: {AGAINST[dropping]}"
 
 
 def _candidates(models: tuple[Any, ...], names: list[str] | None) -> list[Candidate]:

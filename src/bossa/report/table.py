@@ -119,6 +119,8 @@ COLUMNS: dict[str, Column] = {
     "fstat_p_value": Column("Its p-value.", "p"),
     "pearson_chisq": Column("Sum of squared Pearson residuals."),
     "cv_rmse": Column("Root mean squared error of cross-validated predictions."),
+    "cv_delta": Column("Mean error of a row out of fold, less that of the best model."),
+    "cv_delta_se": Column("Standard error of `cv_delta`: of the difference fold by fold."),
     "cv_mae": Column("Mean absolute error of cross-validated predictions."),
     "cv_rsquared": Column("Share of the response's variance that cross-validated predictions explain."),
     "cv_deviance": Column("Deviance of cross-validated predictions."),
