@@ -7,6 +7,7 @@ import re
 from typing import Any
 
 import numpy as np
+from attrs import frozen
 
 from ..design.formula import data_names
 from ..errors import FitFailed
@@ -23,60 +24,93 @@ from .seen import inflation, limits_of, row_names, seen_as
 from .solve import AssimState, InverseGamma, Solution, solve
 
 
-def told(state: AssimState, target: Target | None, extend: Any) -> AssimilationResult:
-    """Solve the state and write the result.   target: None: the coefficients;  extend: how the result takes a further batch"""
-    solution = solve(state)
-    p, T = solution.path, len(solution.sites)
-    names = state.names if target is None else row_names(target)
+@frozen(kw_only=True, eq=False)
+class Shown:
+    """The path of T batches as the target's K numbers show it; V is a scale matrix where limits are Student's.
+
+    mean, V, mean_f, own    (T, K), (T, K, K)  after each batch, its forecast, the batch on its own
+    innovation_sd, gain, ess (T, K)
+    smoothed, smoothed_V    (T, K), (T, K, K)  None: undetermined
+    limits                  (T, K, 2)  of particles, None: by the sd
+    """
+
+    mean: Floats
+    V: Floats
+    mean_f: Floats
+    own: Floats
+    innovation_sd: Floats
+    gain: Floats
+    ess: Floats
+    smoothed: Floats | None
+    smoothed_V: Floats | None
+    limits: Floats | None
+
+
+def shown(solution: Solution, target: Target | None, alpha: float) -> Shown:
+    """A solved stream through a target; None: the coefficients."""
+    p, T, clouds, limits = solution.path, len(solution.sites), solution.clouds, None
     mean, V = seen_as(target, p.mean, p.V * _by(p.s2))
     mean_f, V_f = seen_as(target, p.mean_f, p.V_f * _by(p.s2_f), at=p.mean)
     own, own_V = seen_as(target, p.own, p.own_V * _by(p.s2_f), at=p.mean)
     smoothed = smoothed_V = None
     if p.smoothed is not None and p.smoothed_V is not None:
         smoothed, smoothed_V = seen_as(target, p.smoothed, p.smoothed_V * (p.s2[-1] if T else 1.0))
-    clouds, limits = solution.clouds, None
     if clouds is not None:
         at = clouds.x if target is None else np.array([target.value(x) for x in clouds.x])
-        (mean_all, V_all), limits = clouds.moments(at), clouds.limits(at, state.options.alpha)[1:]
+        (mean_all, V_all), limits = clouds.moments(at), clouds.limits(at, alpha)[1:]
         mean, V, mean_f, V_f = mean_all[1:], V_all[1:], mean_all[:-1], V_all[:-1]
-    nis = np.where(p.nis_df > 0, p.nis / p.s2_f, np.nan)
-    known_df = np.where(np.isnan(p.df_f), 1.0, p.df_f)
-    variance, forecast, alone = _diagonal(V), _diagonal(V_f), _diagonal(own_V)
-    scale = np.sqrt(variance)
+    variance = _diagonal(V)
     with np.errstate(invalid="ignore", divide="ignore"):
         ahead = _diagonal(seen_as(target, p.mean_f, p.V_f * _by(p.s2), at=p.mean)[1])  # in the same σ² as V
-        gain = np.where(np.isnan(variance), np.nan, 1 - variance / np.where(np.isnan(ahead), np.inf, ahead))
-        p_nis = f_tail(nis / np.maximum(p.nis_df, 1), np.maximum(p.nis_df, 1), known_df)
         now = _diagonal(seen_as(target, p.own, p.own_V * _by(p.s2), at=p.mean)[1])
-        ess = (np.column_stack([running_median(column) for column in now.T]) if T else now) / variance
+        return Shown(
+            mean=mean,
+            V=V,
+            mean_f=mean_f,
+            own=own,
+            innovation_sd=np.sqrt(_diagonal(V_f) + _diagonal(own_V)),
+            gain=np.where(np.isnan(variance), np.nan, 1 - variance / np.where(np.isnan(ahead), np.inf, ahead)),
+            ess=(np.column_stack([running_median(column) for column in now.T]) if T else now) / variance,
+            smoothed=smoothed,
+            smoothed_V=smoothed_V,
+            limits=limits,
+        )
+
+
+def told(state: AssimState, target: Target | None, extend: Any) -> AssimilationResult:
+    """Solve the state and write the result.   target: None: the coefficients;  extend: how the result takes a further batch"""
+    solution = solve(state)
+    p, T = solution.path, len(solution.sites)
+    names = state.names if target is None else row_names(target)
+    seen = shown(solution, target, state.options.alpha)
+    scale, limits = np.sqrt(_diagonal(seen.V)), seen.limits
+    nis = np.where(p.nis_df > 0, p.nis / p.s2_f, np.nan)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        p_nis = f_tail(nis / np.maximum(p.nis_df, 1), np.maximum(p.nis_df, 1), np.where(np.isnan(p.df_f), 1.0, p.df_f))
     widen = inflation(p.df)
     scalar = len(names) == 1
     last = _last(state, solution, target, names)
     if limits is not None:
-        last |= {"mean": mean[-1], "sd": scale[-1], "ci": limits[-1]}
+        last |= {"mean": seen.mean[-1], "sd": scale[-1], "ci": limits[-1]}
     shape = _squeezed if scalar else _same
-    with np.errstate(invalid="ignore"):
-        innovation_sd = np.sqrt(forecast + alone)
     return AssimilationResult(
-        posterior_mean=shape(mean),
+        posterior_mean=shape(seen.mean),
         posterior_sd=shape(scale * widen[:, None]),
-        posterior_ci=shape(limits_of(mean, scale, p.df, state.options.alpha) if limits is None else limits),
-        innovations=shape(own - mean_f),
-        innovation_sd=shape(innovation_sd),
-        gain=shape(gain),
-        ess=shape(ess),
+        posterior_ci=shape(limits_of(seen.mean, scale, p.df, state.options.alpha) if limits is None else limits),
+        innovations=shape(seen.own - seen.mean_f),
+        innovation_sd=shape(seen.innovation_sd),
+        gain=shape(seen.gain),
+        ess=shape(seen.ess),
         nis=nis,
         nis_df=p.nis_df,
         p_nis=np.where(p.nis_df > 0, p_nis, np.nan),
         log_evidences=p.evidence,
-        smoothed_mean=None if smoothed is None else shape(smoothed),
-        smoothed_sd=None if smoothed_V is None else shape(np.sqrt(_diagonal(smoothed_V)) * (widen[-1] if T else 1.0)),
-        smoothed_ci=None if smoothed is None or smoothed_V is None else shape(_smoothed_limits(smoothed, smoothed_V, p.df, limits, state)),
+        **_smoothed(seen, p.df, state.options.alpha, shape),
         final_mean=float(last["mean"][0]) if scalar else last["mean"],
         final_sd=float(last["sd"][0]) if scalar else last["sd"],
         final_ci=last["ci"][0] if scalar else last["ci"],
         log_evidence=float(p.evidence[-1]) if T else 0.0,
-        method="ibis" if clouds is not None else "kalman" if state.kind != "glm" else "laplace",
+        method="ibis" if solution.clouds is not None else "kalman" if state.kind != "glm" else "laplace",
         names=names,
         batch=tuple(s.batch for s in solution.sites),
         time=tuple(s.time for s in solution.sites) if state.options.timed else None,
@@ -85,8 +119,8 @@ def told(state: AssimState, target: Target | None, extend: Any) -> AssimilationR
         diagnostics=solution.chosen | {"n_batches": T, "n": float(sum(s.n for s in solution.sites)), "chain": state.chain},
         notes=(*solution.notes, *_left_out(state), *_as_text(state), *_behind(target)),
         df=p.df,
-        covariance=V,
-        smoothed_covariance=smoothed_V,
+        covariance=seen.V,
+        smoothed_covariance=seen.smoothed_V,
         solution=solution,
         state=state,
         target=target,
@@ -136,11 +170,17 @@ def _diagonal(V: Any) -> Floats:
     return np.einsum("tii->ti", V)
 
 
-def _smoothed_limits(mean: Floats, V: Floats, df: Floats, limits: Floats | None, state: AssimState) -> Floats:
-    """(T, k, 2); of particles, which stand still, the last limits throughout."""
-    if limits is not None:
-        return np.repeat(limits[-1:], len(limits), axis=0)
-    return limits_of(mean, np.sqrt(_diagonal(V)), df[-1:], state.options.alpha)
+def _smoothed(seen: Shown, df: Floats, alpha: float, shape: Any) -> dict[str, Any]:
+    """Mean, sd and limits of each state given all batches; of particles, which stand still, the last limits throughout."""
+    if seen.smoothed is None or seen.smoothed_V is None:
+        return {}
+    scale = np.sqrt(_diagonal(seen.smoothed_V))
+    if seen.limits is None:
+        limits = limits_of(seen.smoothed, scale, df[-1:], alpha)
+    else:
+        limits = np.repeat(seen.limits[-1:], len(seen.limits), axis=0)
+    sd = scale * (inflation(df[-1:])[0] if len(df) else 1.0)
+    return {"smoothed_mean": shape(seen.smoothed), "smoothed_sd": shape(sd), "smoothed_ci": shape(limits)}
 
 
 def _last(state: AssimState, solution: Solution, target: Target | None, names: tuple[str, ...]) -> dict[str, Any]:
