@@ -28,10 +28,10 @@ _HOME = {
     "monitor": "monitoring",
     "alarms": "monitoring",
     "redesign": "monitoring",
-    "news": "monitoring",
-    "aci": "monitoring",
-    "fixed_lag": "monitoring",
-    "influence_range": "monitoring",
+    "news": "hindsight",
+    "aci": "hindsight",
+    "fixed_lag": "hindsight",
+    "influence_range": "hindsight",
 }
 
 __all__ = sorted([*_HOME, "gates"])

@@ -14,7 +14,7 @@ from attrs import field, frozen
 
 from .. import lazy
 from ..errors import OptionError, Refused
-from . import monitoring
+from . import hindsight, monitoring
 from .seen import inflation, limits_of
 
 if TYPE_CHECKING:
@@ -158,7 +158,7 @@ class AssimilationResult:
 
     def _lagged(self, lag: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Mean, sd and limits of each state given the batches up to `lag` later."""
-        mean, V = monitoring.fixed_lag(self, lag)
+        mean, V = hindsight.fixed_lag(self, lag)
         scale = np.sqrt(np.einsum("tii->ti", V))
         end = np.minimum(np.arange(len(mean)) + lag, len(mean) - 1)  # σ² too is that of the batches up to there
         df = np.full(len(mean), np.inf) if self.df is None else self.df[end]
@@ -204,15 +204,15 @@ class AssimilationResult:
 
     def news(self) -> pl.DataFrame:
         """What each batch changed, by source of surprise."""
-        return monitoring.news(self)
+        return hindsight.news(self)
 
     def weights(self) -> pl.DataFrame:
         """Weight of each batch, and of the prior, in the last state."""
-        return monitoring.weights(self)
+        return hindsight.weights(self)
 
     def aci(self) -> pl.DataFrame:
         """ACI diagnostic: how much later batches rewrote each state."""
-        return monitoring.aci(self)
+        return hindsight.aci(self)
 
     def compare(self, other: AssimilationResult) -> float:
         """log Bayes factor of this stream's model against another's on the same batches."""

@@ -4,7 +4,7 @@ The data of the fit are split by `by=`; the prior is flat unless given (the fit 
 `estimate` and `posterior_mean` are its mean, not the fit's; `posterior_sd` and limits. `.trajectory()` shows every state, `.monitor()`
 what to make of them; `.assimilate(batch)` goes on from there.
 
-Source: assimilate/ (engine, solve, monitoring).
+Source: assimilate/ (begin, solve, told, monitoring).
 """
 
 from __future__ import annotations
