@@ -75,7 +75,7 @@ def least_squares(
     >>> model = lambda b: (b[0] * np.exp(-b[1] * x) - y) / 0.1
     >>> slope = lambda b: np.column_stack((np.exp(-b[1] * x), -b[0] * x * np.exp(-b[1] * x))) / 0.1
     >>> least_squares(model, slope, [1.0, 1.0], names=["height", "rate"]).mean.round(3).tolist()
-    [2.0, 0.801]
+    [2.001, 0.801]
     """
     if adapter not in ADAPTERS:
         raise UnknownOption(adapter, ADAPTERS, where=WHERE, kind="adapter")
