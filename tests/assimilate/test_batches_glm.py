@@ -15,11 +15,12 @@ import numpy as np
 import polars as pl
 import pytest
 
-from bossa import model
+from bossa import load_dataset, model
 from bossa.assimilate import batches
 from bossa.assimilate.engine import Scale, run
 from bossa.assimilate.sites import Rows, laplace_site, site_at
 from bossa.assimilate.track import Motion, Start
+from bossa.errors import FitFailed
 from bossa.kernels.family import resolve_family
 from bossa.kernels.kalman import known
 from bossa.kernels.link import resolve_link
@@ -111,3 +112,10 @@ def test_links_of_limited_range_start_inside_it():
     fit = model("y ~ x", data, family="gamma", link="inverse").fit()
     r = batches("y ~ x", data, by="week", family="gamma", link="inverse", sweeps=8)
     np.testing.assert_allclose(r.final_mean, fit.params["estimate"], rtol=1e-9)
+
+
+def test_a_batch_in_which_the_outcome_is_separated_is_named():
+    """All children of the first batch survived: no warning of a dependency leaks on the way to the error."""
+    m = model("survived ~ sex * age + pclass", load_dataset("titanic"), family="binomial").fit()
+    with pytest.raises(FitFailed, match=r"batch '1st'.*prior=normal"):
+        m.infer(how="assim", by="pclass")

@@ -338,7 +338,7 @@ def _scored(rows: Rows, family: Any, link: Any, beta: Floats) -> tuple[Floats, F
     with np.errstate(divide="ignore", invalid="ignore"):
         W = np.where(slope == 0, 0.0, w * slope**2 / V)
         pull = np.where(slope == 0, 0.0, w * family.score(rows.y, mu) * slope / unit(family))
-    return rows.X * np.sqrt(W)[:, None], rows.X.T @ pull
+        return rows.X * np.sqrt(W)[:, None], rows.X.T @ pull  # a step too far has weights that are not finite: the caller stops there
 
 
 def _start(rows: Rows, U: Floats, d: Floats, family: Any, link: Any) -> Floats:
