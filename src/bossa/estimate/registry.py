@@ -29,7 +29,7 @@ KINDS = {
     "glmm": "a generalized linear mixed model",
     "prior": "a model with a prior",
 }
-MANY_COLUMNS, MANY_EFFECTS = 256, 2000
+SHARED, MANY_COLUMNS, MANY_EFFECTS = 10_000, 256, 2000
 PLAIN, MIXED = ("lm", "glm", "prior"), ("lmm", "glmm")
 
 
@@ -99,17 +99,18 @@ def _check_options(chosen: Estimator, problem: Problem) -> None:
             raise OptionError(f"{option.name}= has no use for {KINDS.get(chosen.name, chosen.name)}.", where="fit()", do=has)
 
 
-def _small(design: Design) -> bool:
-    """Whether its products are too small to share among BLAS threads: few columns, few random effects but those of the largest term."""
+def _better_alone(design: Design) -> bool:
+    """Whether one BLAS thread is faster: where there are rows to share at all, but few columns, and few effects beside the largest term."""
+    n, p = design.X.shape
     beside = [] if design.random is None else sorted(len(t.levels) * len(t.names) for t in design.random.terms)[:-1]
-    return design.X.shape[1] < MANY_COLUMNS and sum(beside) < MANY_EFFECTS
+    return n * p > SHARED and p < MANY_COLUMNS and sum(beside) < MANY_EFFECTS
 
 
 def fit(problem: Problem) -> tuple[Problem, FitState]:
     """Fit, and the problem as fitted: only the columns that rank allows, the family with its estimated shape."""
     chosen = choose(problem)
     _check_options(chosen, problem)
-    with one_thread() if _small(problem.design) else nullcontext():
+    with one_thread() if _better_alone(problem.design) else nullcontext():
         state = chosen.fit(problem)
     # the family with its estimated shape (θ of a negative binomial, df of t); `free` is kept, so refits estimate it anew
     family = problem.family.fitted(state.aux) if state.aux else problem.family
