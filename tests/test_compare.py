@@ -353,3 +353,14 @@ def test_rows_left_out_alone_and_groups_left_out_whole(cars, sleep):
     assert "whole groups of Subject" in both.notes[0]  # the linear model too: the same folds
     told = flat.infer(how="cv", holdout_group="Subject", seed=1).diagnostics["cv_rmse"][0]
     assert both.frame["cv_rmse"][0] == pytest.approx(told, rel=1e-12)
+
+
+def test_families_with_a_shape_are_compared_by_squared_errors(cars):
+    a, b = (model(f, cars, family="negbinomial").fit() for f in ("hp ~ wt", "hp ~ wt + cyl"))
+    both = compare(a, b, how="cv", k=4, seed=2)
+    np.testing.assert_allclose(
+        both.frame["cv_rmse"], [m.infer(how="cv", k=4, seed=2).diagnostics["cv_rmse"][0] for m in (a, b)], rtol=1e-12
+    )
+    assert any("squared" in n for n in both.notes)
+    assert not any("deviances at the" in n for n in both.notes)
+    assert any("deviances at the theta" in n for n in a.infer(how="cv", k=4, seed=2).inference.notes)

@@ -24,6 +24,8 @@ def crossvalidated(models: list[Candidate], options: CrossValidation) -> tuple[d
     folds, _, said = assign(next((c for c in models if c.mixed), models[0]).problem, options)
     squared = models[0].problem.family.name == "gaussian" or any(c.fit.aux for c in models)
     notes, rows = [said], []
+    if any(c.fit.aux for c in models):
+        notes.append("errors are squared: deviances at shapes of their own cannot be compared")
     for c in models:
         fitted, told = out_of_fold(c.problem, c.fit, folds, options)
         notes += told

@@ -84,7 +84,9 @@ def crossval(problem: Problem, fit: FitState, target: Target, options: CrossVali
             if tick is not None:
                 tick(1)
     state = scored(problem, folds, fitted[0])
-    notes = (said, *work.notes, *unpredicted(state))
+    shapes = [name for name in fit.aux if not name.endswith("_se")] if fit.aux else []
+    scored_by = (f"errors are deviances at the {' and '.join(shapes)} of the fit to all rows",) if shapes else ()
+    notes = (said, *work.notes, *scored_by, *unpredicted(state))
     columns = columns_of_rows(problem, state) if predictions else importance(problem, folds, fitted, removed)
     return InferenceState(
         how="cv",
@@ -161,10 +163,6 @@ class _Work:
             )
         if problem.design.freq is not None:
             self.notes.append("a row that counts for several is left out with all of them")
-        if fit.aux:
-            self.notes.append(
-                f"errors are deviances at the {' and '.join(name for name in fit.aux if not name.endswith('_se'))} of the fit to all rows"
-            )
         if self.one_step:
             why = "" if options.refits == "one-step" else f"more than {MANY_ROWS:,} rows: "
             self.notes.append(f"{why}each is left out by one Newton step from the full fit, not by a refit (refits='exact' does)")

@@ -156,7 +156,7 @@ COLUMNS: dict[str, Column] = {
     "p_nis": Column("Probability of a nis at least as large, if the model holds.", "p"),
     "gain": Column("Share of the forecast's variance that the batch took away; 1: the past counts for nothing."),
     "ess": Column("How many typical batches the posterior is worth (median variance of those so far); of particles: how many count."),
-    "ess_kish": Column("Effective number of batches in the mean, (Σw)² / Σw² of their weights (empty beyond 32 coefficients)."),
+    "ess_kish": Column("Effective number of batches in the mean, (Σw)² / Σw² of their weights (up to 20 coefficients)."),
     "log_evidence": Column("Log-probability of all batches so far: differences between models are log Bayes factors."),
     "alarm": Column("What was off in the batch: z, cusum, or both.", "plain"),
     "cusum_up": Column("Sum of what exceeded the forecast, Page's; beyond 5 the number has shifted upwards."),
