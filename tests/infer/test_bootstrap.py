@@ -542,3 +542,14 @@ def test_group_bootstrap_covers_a_predictor_between_clusters_where_rows_do_not()
             hits[scheme] += row["ci_lower"] < 0 < row["ci_upper"]
     assert hits["group"] / 200 > 0.88
     assert hits["case"] / 200 < 0.75
+
+
+@pytest.mark.parametrize(("alternative", "least"), [("two-sided", 2), ("greater", 1)])
+def test_the_least_p_value_is_the_one_that_is_said(alternative, least):
+    x = np.arange(40.0)
+    m = model("y ~ x", {"x": x, "y": 3 * x + np.sin(x)}).fit()
+    r = m.infer(how="boot", n_boot=99, seed=1, ci_type="percentile", alternative=alternative)
+    assert r.params["p_value"][1] == pytest.approx(least / 100, rel=1e-12)
+    assert any(n.endswith(f"at least {least}/100") for n in r.inference.notes)
+    shown = m.predict().infer(how="boot", n_boot=99, seed=1)
+    assert not any("p-value" in n for n in shown.focus_inference.notes)

@@ -125,7 +125,7 @@ def bootstrap(problem: Problem, fit: FitState, target: Target, options: Boot) ->
         null=asked.null_shown,
         side=options.alternative,
         notes=(
-            *_notes(state, chosen.said, ci_type, options.conf_level, options.alternative != "two-sided"),
+            *_notes(state, chosen.said, ci_type, options, tested=target.kind != "predictions"),
             *said,
             *_undefined(undefined, len(coef)),
         ),
@@ -352,11 +352,12 @@ def _enough(tail: float) -> int:
     return math.ceil(20 / tail / 100) * 100
 
 
-def _notes(state: ResamplesState, said: str, ci_type: str, level: float, one_sided: bool) -> tuple[str, ...]:
-    used = int((state.code == 0).sum())
+def _notes(state: ResamplesState, said: str, ci_type: str, options: Any, tested: bool) -> tuple[str, ...]:
+    used, level, one_sided = int((state.code == 0).sum()), options.conf_level, options.alternative != "two-sided"
+    least = 1 if one_sided or ci_type == "bca" else 2  # the map of BCa may take a tail below 1/(B + 1)
     notes = [
         f"bootstrap: each replicate {said}; {used} refits, seed {state.seed}",
-        f"{ci_type} interval, {level:.15g}; p-value from the same tail areas, at least 1/{used + 1}",
+        f"{ci_type} interval, {level:.15g}" + (f"; p-value from the same tail areas, at least {least}/{used + 1}" if tested else ""),
         *_left_out(state),
     ]
     tail = 1 - level if one_sided else (1 - level) / 2
